@@ -1,0 +1,53 @@
+"""`girih convert`: published checkpoints of other repositories into folders that `girih.load` reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer import Argument, Option
+
+app = typer.Typer(help="Convert published checkpoints.", no_args_is_help=True)
+
+File = Annotated[Path, Argument(help="The published checkpoint.")]
+OutDir = Annotated[Path, Argument(help="Folder to write.")]
+Config = Annotated[str | None, Option(help="Constructor values as JSON, for checkpoints that are not in the table.")]
+
+
+@app.command("llamagen-vq")
+def llamagen_vq(file: File, out_dir: OutDir, config: Config = None) -> None:
+    """LlamaGen's image tokenizer (vq_ds16_c2i.pt and its kin)."""
+    from girih.checkpoints.llamagen import convert_vq
+
+    _convert(convert_vq, file, out_dir, config)
+
+
+@app.command("llamagen-gpt")
+def llamagen_gpt(file: File, out_dir: OutDir, config: Config = None) -> None:
+    """LlamaGen's class- and text-conditional generators (c2i_B_256.pt, t2i_XL_stage1_256.pt and their kin)."""
+    from girih.checkpoints.llamagen import convert_gpt
+
+    _convert(convert_gpt, file, out_dir, config)
+
+
+def _convert(convert: Any, file: Path, out_dir: Path, config: str | None) -> None:
+    values = parse_config(config)
+    if not file.is_file():
+        raise ValueError(f"there is no checkpoint file {file}")
+    convert(file, out_dir, values)
+    typer.echo(f"{out_dir}")
+
+
+def parse_config(text: str | None) -> dict[str, Any] | None:
+    """The JSON object in `text`. Raises ValueError where it is not one."""
+    if text is None:
+        return None
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--config is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"--config must be a JSON object like {{\"dim\": 768}}, got {text}")
+    return values

@@ -1,0 +1,38 @@
+"""`girih data`: builds training data from public packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Build training data.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """Build training data."""
+
+
+@app.command()
+def emoji(
+    size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 64,
+    out: Annotated[Path | None, typer.Option(help="Folder to build; by default data/emoji-SIZE.")] = None,
+) -> None:
+    """Draw the named emoji of several art styles, from npm packages with recorded checksums."""
+    from rich.progress import Progress
+
+    from girih.training.data.emoji import build
+
+    folder = out if out is not None else Path("data") / f"emoji-{size}"
+    with Progress() as bars:
+        tasks: dict[str, int] = {}
+
+        def progress(step: str, done: int, total: int) -> None:
+            if step not in tasks:
+                tasks[step] = bars.add_task(step, total=total)
+            bars.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
+
+        build(folder, size=size, progress=progress)
+    typer.echo(f"{folder}: pictures.npy, index.jsonl, CREDITS.md, sources.json")

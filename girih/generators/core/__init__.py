@@ -1,0 +1,1 @@
+"""The shared transformer: blocks, attention, positions, masks and the cache. One of it, for all modalities."""
