@@ -1,7 +1,7 @@
 """The `girih` command: wires the command groups together and turns errors into one line and an exit code.
 
-Knows exit codes: 0 done, 2 the user can mend it, 130 Ctrl-C, 1 a defect of girih. Does not know what the commands do, and
-imports nothing heavy: `girih --help` answers at once.
+Knows exit codes: 0 done, 2 the user can mend it, 130 Ctrl-C, 1 a defect of girih. Does not know what the commands do,
+and imports nothing heavy: `girih --help` answers at once.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _say(text: str) -> None:
 def _short_warnings() -> None:
     """Warnings for the user as one line each; those for programmers not at all."""
 
-    def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         if issubclass(category, UserWarning):
             _say(f"warning: {message}")
 

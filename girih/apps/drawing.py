@@ -1,7 +1,7 @@
 """From a request (prompts, seed, options) to pictures on disk that can be drawn again.
 
-Knows the order of pictures and seeds, what is recorded in a PNG, and how files are named. Does not know the command line, nor
-how a pipeline draws.
+Knows the order of pictures and seeds, what is recorded in a PNG, and how files are named. Does not know the command
+line, nor how a pipeline draws.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Request:
 
 
 def draw(request: Request, quiet: bool = True) -> Iterator[tuple[Request, Image.Image]]:
-    """Draws the pictures of `request`, each with the request that draws it alone. Raises ValueError as the pipeline does."""
+    """Draws the pictures of `request`, each with the request that draws it alone. Raises what the pipeline does."""
     import torch
 
     request.check()
@@ -151,12 +151,10 @@ def save(picture: Image.Image, request: Request, path: Path) -> None:
 
 
 def read_request(path: str) -> Request:
-    """The request recorded in a PNG that girih wrote. Raises ValueError where there is none, or where an input changed."""
-    picture = _open(path)
-    assert picture is not None
-    text = getattr(picture, "text", {}).get(CHUNK)
+    """The request recorded in a PNG that girih wrote. Raises ValueError if there is none, or if an input changed."""
+    text = getattr(_open(path), "text", {}).get(CHUNK)
     if text is None:
-        raise ValueError(f"{path} holds no girih record: it was not drawn by girih, or was saved anew by another program")
+        raise ValueError(f"{path} holds no girih record: girih did not draw it, or another program saved it anew")
     try:
         record = json.loads(text)
         version, torch_version = record.pop("version"), record.pop("torch")

@@ -23,7 +23,7 @@ def _group() -> None:
 def image(
     model: Annotated[str, Option(help="A shipped model or a folder.")] = "image",
     n: Annotated[int, Option("--n", "-n", help="Pictures drawn for each measure.")] = 200,
-    as_json: Annotated[Path | None, Option("--json", metavar="FILE", help="Write the numbers to this file too.")] = None,
+    as_json: Annotated[Path | None, Option("--json", metavar="FILE", help="Write the numbers to FILE too.")] = None,
 ) -> None:
     """Codec error, concept hits, caption losses, seconds and memory of an image model."""
     if n < 1:

@@ -30,12 +30,12 @@ def image(
     temperature: Annotated[float | None, Option(help="Low: likely pictures. High: more varied ones.")] = None,
     top_k: Annotated[int | None, Option(help="Choose among the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, Option(help="Choose among the likeliest tokens of this total probability.")] = None,
-    out: Annotated[str | None, Option(help="FILE.png (several pictures: a grid, and FILE-1.png ...) or a folder.")] = None,
+    out: Annotated[str | None, Option(help="FILE.png (of several: a grid, and FILE-1.png ...), or a folder.")] = None,
     from_: Annotated[str | None, Option("--from", help="Draw this girih picture again; options given win.")] = None,
     image: Annotated[str | None, Option(help="A picture to start from.")] = None,
     mask: Annotated[str | None, Option(help="White where --image is to be redrawn.")] = None,
     strength: Annotated[float | None, Option(help="How much of --image to redraw, 0 to 1.")] = None,
-    int8: Annotated[bool, Option("--int8", help="8-bit weights: faster on a CPU, slightly different pictures.")] = False,
+    int8: Annotated[bool, Option("--int8", help="8-bit weights: faster on a CPU, other pictures.")] = False,
     as_json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Draw pictures from prompts.

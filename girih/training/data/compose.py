@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
@@ -117,12 +117,6 @@ def is_held_out(picture: Picture, pictures: PictureSet) -> bool:
     return len(labels) == 2 and _share(*labels, "pair") < 0.05
 
 
-def drawing_is_held_out(row: int, pictures: PictureSet) -> bool:
-    """Whether the image tokenizer must never see this drawing: 5 % of them, never the only style of a concept."""
-    entry = pictures.rows[row]
-    return len(pictures.of[entry.label]) > 1 and _share(entry.label, entry.style, "drawing") < 0.05
-
-
 def without_colour(label: str) -> str:
     """A label without the names of colours in it: "red apple" -> "apple"."""
     return " ".join(word for word in label.split() if word.lower() not in {*COLOURS, *PAINTS, "orange", "brown"})
@@ -153,7 +147,6 @@ class Sampler:
         if not self.rows:
             raise ValueError("no drawing of the set is left: check concepts and styles")
         self._by_style = {s: [r for r in self.rows if pictures.rows[r].style == s] for s in self.styles}
-        self._codec_rows = [row for row in self.rows if not drawing_is_held_out(row, pictures)]
         mix = MIX if mix is None else mix
         if unknown := [kind for kind in mix if kind not in MIX]:
             raise ValueError(f"unknown kind of picture {unknown[0]!r}; known: {', '.join(MIX)}")
@@ -218,25 +211,8 @@ class Sampler:
         relation = COUNTS[rng.integers(len(COUNTS))]
         return scene((self._pick(rng, self.rows),) * len(PLACES[relation]), relation, self._background(rng))
 
-    def codec(self, rng: np.random.Generator) -> Picture:
-        """A picture for the image tokenizer: any background colour, mirrored or not, some small, some scenes; never
-        a drawing that the tokenizer holds out."""
-        colour = tuple(int(c) for c in rng.integers(0, 256, 3))
-        picture = Picture((Item(self._pick(rng, self._codec_rows or self.rows)),), self._background(rng))
-        layout = rng.random()
-        if layout < 0.25:
-            relation = list(PLACES)[rng.integers(len(PLACES))]
-            rows = [self._pick(rng, self._codec_rows or self.rows) for _ in PLACES[relation]]
-            picture = scene(rows, relation, picture.background)
-        elif layout < 0.45:
-            picture = replace(picture, items=(replace(picture.items[0], scale=float(rng.uniform(0.5, 1))),))
-        if rng.random() < 0.3:
-            picture = replace(picture, background=colour)
-        flip = bool(rng.random() < 0.5)
-        return replace(picture, items=tuple(replace(item, flip=flip) for item in picture.items))
-
     def _pick(self, rng: np.random.Generator, rows: Sequence[int]) -> int:
-        return int(rows[rng.integers(len(rows))])
+        return rows[int(rng.integers(len(rows)))]
 
     def _background(self, rng: np.random.Generator) -> str:
         names = list(COLOURS)

@@ -1,31 +1,26 @@
 """Builds the default picture set: named emoji drawings of several art styles, from pinned npm packages.
 
-Knows the packages, their checksums and licences, how their drawings join the Unicode labels, and how to rasterise them.
-Does not know how a package is fetched (npm.py), captions, backgrounds or scenes (captions.py, compose.py), nor how a
-finished set is read (pictures.py).
+Knows the packages, their checksums and licences, and the files of a set. Does not know how a package is fetched
+(npm.py), what is inside it and how it is drawn (drawings.py), how a finished set is read (pictures.py), or captions,
+backgrounds and scenes (captions.py, compose.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import multiprocessing
 import os
 import re
 import shutil
-import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from girih.training.data.drawings import concepts, draw, rasters, vectors
 from girih.training.data.npm import Source, fetch
 
 LABELS = Source(
@@ -77,12 +72,6 @@ STYLES = {
 # This set ships no code point table of its own; it shares the names of a sister set.
 SISTER = {"blob": "noto"}
 
-# Group numbers of emojibase. Left out: 2 (component: skin tones, hair) and 9 (flags: near-identical rectangles).
-GROUPS = {
-    0: "smileys", 1: "people", 3: "nature", 4: "food", 5: "travel", 6: "activities", 7: "objects", 8: "symbols",
-}  # fmt: skip
-# Subgroups whose pictures are lettering, not drawings: key caps and "AB button"-like signs.
-LETTERING = {"keycap", "alphanum"}
 DRAWING_VERSION = 1  # raise it when the same package would give other pixels, so that cached parts are redrawn
 Progress = Callable[[str, int, int], None]
 
@@ -121,10 +110,13 @@ def build(
     try:
         arrays = [np.load(pictures, mmap_mode="r") for pictures, _ in parts]
         count = sum(map(len, arrays))
-        merged = np.lib.format.open_memmap(temporary / "pictures.npy", "w+", np.uint8, (count, size, size, 4))
-        np.concatenate(arrays, out=merged)
-        merged.flush()
-        del merged
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, size, size, 4)}
+        # Written, not memory-mapped: a full disk is an OSError here, and would kill the process there.
+        with (temporary / "pictures.npy").open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for array in arrays:
+                for picture in array:
+                    file.write(picture.tobytes())
         (temporary / "index.jsonl").write_text("".join(rows.read_text("utf-8") for _, rows in parts), "utf-8")
         sources = [LABELS, *(STYLES[style] for style in styles)]
         (temporary / "CREDITS.md").write_text(
@@ -158,17 +150,17 @@ def _part(style: str, size: int, cache: Path, progress: Progress | None, process
     if pictures.exists() and rows.exists():
         return pictures, rows
     if style == "3d":
-        drawings = _rasters(fetch(source, cache))
+        drawings = rasters(fetch(source, cache))
     else:
-        drawings = _vectors(fetch(source, cache), fetch(sister, cache))
+        drawings = vectors(fetch(source, cache), fetch(sister, cache))
     jobs = []
-    for concept in _concepts(fetch(LABELS, cache)):
+    for concept in concepts(fetch(LABELS, cache)):
         slug = re.sub(r"[^a-z0-9]+", "-", concept["label"].lower()).strip("-")
         drawing = drawings.get(concept["hexcode"]) or drawings.get(slug)
         if drawing is not None:
             jobs.append((concept, drawing))
     kept, drawn = [], []
-    pictures_drawn = _draw([drawing for _, drawing in jobs], size, processes)
+    pictures_drawn = draw([drawing for _, drawing in jobs], size, processes)
     for done, ((concept, _), picture) in enumerate(zip(jobs, pictures_drawn, strict=True), 1):
         # A drawing that comes out (nearly) empty is a rasteriser failure, not a picture.
         if picture is not None and picture[..., 3].mean() >= 5:
@@ -194,102 +186,3 @@ def _whole(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _plain(code: str) -> str:
-    """Code points as the join key: upper-case hex joined by '-', without the variation selector FE0F."""
-    return "-".join(part for part in code.upper().split("-") if part != "FE0F")
-
-
-def _concepts(tarball: Path) -> list[dict[str, Any]]:
-    """Every base emoji that is a real drawing: label, hexcode (join key), tags, group."""
-    with tarfile.open(tarball) as tar:
-        emoji = json.load(_member(tar, "package/en/data.json"))
-        subgroups = {int(entry["order"]): entry["key"] for entry in
-                     json.load(_member(tar, "package/en/messages.json"))["subgroups"]}  # fmt: skip
-    return [
-        {
-            "label": entry["label"],
-            "hexcode": _plain(entry["hexcode"]),
-            "tags": entry.get("tags", []),
-            "group": GROUPS[entry["group"]],
-        }
-        for entry in emoji
-        if entry.get("group") in GROUPS and subgroups.get(entry.get("subgroup", -1)) not in LETTERING
-    ]
-
-
-def _member(tar: tarfile.TarFile, name: str) -> io.BufferedReader:
-    file = tar.extractfile(name) if name in tar.getnames() else None
-    if file is None:
-        raise ValueError(f"{tar.name} holds no {name}")
-    return file  # type: ignore[return-value]
-
-
-# A drawing on its way to the rasteriser: SVG text or the bytes of a picture file, and whether it is mirrored.
-Drawing = tuple[str | bytes, bool]
-
-
-def _vectors(tarball: Path, names: Path) -> dict[str, Drawing]:
-    """Drawings of an iconify set by join key (code points by the `names` package's chars.json) and by icon name."""
-    with tarfile.open(tarball) as tar:
-        icons = json.load(_member(tar, "package/icons.json"))
-    with tarfile.open(names) as tar:
-        characters: dict[str, str] = json.load(_member(tar, "package/chars.json"))
-    found: dict[str, Drawing] = {}
-    for name in [*icons["icons"], *icons.get("aliases", {})]:
-        entry, mirrored = name, False
-        while (alias := icons.get("aliases", {}).get(entry)) is not None:
-            entry, mirrored = alias["parent"], mirrored ^ alias.get("hFlip", False)
-        icon = icons["icons"][entry]
-        if icon.get("hidden"):
-            continue
-        box = [icon.get(key, icons.get(key, default))
-               for key, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))]  # fmt: skip
-        found[name] = (
-            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'width="SIZE" height="SIZE" viewBox="{" ".join(map(str, box))}">{icon["body"]}</svg>',
-            mirrored,
-        )
-    found.update({_plain(code): found[name] for code, name in characters.items() if name in found})
-    return found
-
-
-def _rasters(tarball: Path) -> dict[str, Drawing]:
-    """Picture files of a package by join key (the file name is the code points)."""
-    with tarfile.open(tarball) as tar:
-        return {
-            _plain(Path(member.name).stem): (tar.extractfile(member).read(), False)  # type: ignore[union-attr]
-            for member in tar
-            if member.isfile() and member.name.endswith((".webp", ".png"))
-        }
-
-
-def _draw(drawings: list[Drawing], size: int, processes: int) -> Iterable[np.ndarray | None]:
-    """Rasterise in order; small sets in this process, because starting workers costs more."""
-    if processes < 2 or len(drawings) < 200:
-        yield from (rasterise(drawing, size) for drawing in drawings)
-        return
-    # Spawned, not forked: the caller may have threads. The rasteriser holds the GIL, so threads would not help.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(rasterise, drawings, [size] * len(drawings), chunksize=16)
-
-
-def rasterise(drawing: Drawing, size: int) -> np.ndarray | None:
-    """uint8 [size,size,4] straight-alpha RGBA of one drawing, centred in a square; None if it cannot be drawn."""
-    import resvg_py
-
-    content, mirrored = drawing
-    if isinstance(content, str):
-        try:
-            content = resvg_py.svg_to_bytes(svg_string=content.replace("SIZE", str(size), 2), skip_system_fonts=True)
-        except ValueError:
-            return None
-    image = Image.open(io.BytesIO(content)).convert("RGBA")
-    if image.size != (size, size):
-        image.thumbnail((size, size), Image.Resampling.LANCZOS)
-        square = Image.new("RGBA", (size, size))
-        square.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
-        image = square
-    pixels = np.asarray(image)
-    return np.ascontiguousarray(pixels[:, ::-1] if mirrored else pixels)

@@ -1,0 +1,188 @@
+"""What a model makes of prompts: trained captions, unseen phrases, unseen combinations, scenes, many seeds.
+
+Knows prompts, seeds and the judges. Does not know how a report is printed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from girih.apps.evaluation import codec, concepts
+from girih.apps.evaluation import pictures as through
+from girih.apps.evaluation.galleries import hits
+from girih.apps.evaluation.naming import Judges, Rates
+from girih.training.data.captions import full_caption
+from girih.training.data.compose import COLOURS, scene
+from girih.training.data.compose import render as render_scene
+
+HIT_COLOUR = "blue"  # the background whose reconstruction gallery names the held-out combinations
+
+
+def trained(judges: Judges, n: int) -> tuple[Rates, dict[str, float]]:
+    """Hit rates of `n` trained (concept, style) pairs on white, asked for by their full caption with seed i, and how
+    close the pictures come to the nearest training drawing.
+
+    `copies`: share of the pictures at least as close to a training drawing, less 1 dB, as the codec could bring it.
+    """
+    pictures, pipe = judges.pictures, judges.pipe
+    labels = _cycle(concepts.listed(pictures), n)
+    styles = [pictures.styles[i % len(pictures.styles)] for i in range(n)]
+    captions = [full_caption(label, style, "white") for label, style in zip(labels, styles, strict=True)]
+    images = through.draw(pipe, captions, range(n), judges.progress, "trained captions")
+    rates = judges.name_sheet(judges.see(images, "mean"), labels, styles)
+    rates["judge, any"] = hits(judges.judge.ranks(judges.see(images, "mean+max"), labels))
+
+    known = judges.drawings(judges.labels, pictures.styles)
+    names = [(label, style) for label in judges.labels for style in pictures.styles]
+    nearest = [np.argmin([codec.squared_error(image, k).mean() for k in known]) for image in images]
+    closest = [codec.psnr(codec.squared_error(image, known[k])) for image, k in zip(images, nearest, strict=True)]
+    copies = through.reconstruct(pipe, known[nearest])
+    limit = [codec.psnr(codec.squared_error(copy, known[k])) for copy, k in zip(copies, nearest, strict=True)]
+    asked = [names[k] == pair for k, pair in zip(nearest, zip(labels, styles, strict=True), strict=True)]
+    return rates, {
+        "pictures": n,
+        "nearest_psnr": float(np.median(closest)),
+        "codec_psnr": float(np.median(limit)),
+        "nearest_is_asked": float(np.mean(asked)),
+        "copies": float(np.mean(np.array(closest) >= np.array(limit) - 1)),
+    }
+
+
+def phrased(judges: Judges, n: int, **options: Any) -> Rates:
+    """Hit rates in the judging gallery of `n` pictures: picture i is the i-th listed concept, asked for by a phrase held
+    out of training, no style named, seed i."""
+    labels = _cycle(concepts.listed(judges.pictures), n)
+    images = through.draw(judges.pipe, concepts.phrases(labels), range(n), judges.progress, "phrases", **options)
+    return {"judge, any": hits(judges.judge.ranks(judges.see(images, "mean+max"), labels))}
+
+
+def combinations(judges: Judges, n: int) -> dict[str, Any]:
+    """`n` held-out (concept, style, blue) and up to `n` on the other colours: whether the background has the colour asked
+    for (the named colour nearest to the median of the border), and for blue the hits among reconstructions on blue."""
+    others = [colour for colour in concepts.coloured() if colour != HIT_COLOUR]
+    asked = concepts.held_out_combinations(judges.pictures, n, [HIT_COLOUR])
+    first = len(asked)
+    if not first:
+        raise ValueError(f"the picture set has no held-out combination on {HIT_COLOUR}")
+    asked += concepts.held_out_combinations(judges.pictures, n, others)
+    captions = [full_caption(*triple) for triple in asked]
+    images = through.draw(judges.pipe, captions, range(len(asked)), judges.progress, "held-out combinations")
+    palette = np.array(list(COLOURS.values()))
+    distance = ((through.border_colour(images)[:, None] - palette) ** 2).sum(-1)
+    right = [list(COLOURS)[k] == triple[2] for k, triple in zip(distance.argmin(1), asked, strict=True)]
+    seen, labels = judges.see(images[:first], "mean"), [triple[0] for triple in asked[:first]]
+    gallery = judges.on(HIT_COLOUR)
+    return {
+        "pictures": len(asked),
+        "background_right": float(np.mean(right)),
+        "reconstruction, any, nearest": hits(gallery.ranks(seen, labels)),
+        "reconstruction, cross, centroid": hits(gallery.ranks(seen, labels, [t[1] for t in asked[:first]], centroid=True)),
+    }
+
+
+def scenes(judges: Judges, n: int) -> dict[str, dict[str, float]]:
+    """Shares of `n` scenes of two objects, "a fox left of a tree", whose halves are both named right (top1: each half's
+    nearest concept; top5) in the judging gallery: real scenes, their reconstructions and generated ones."""
+    pictures = judges.pictures
+    pairs = concepts.held_out_pairs(pictures, n)
+    if not pairs:
+        raise ValueError("the picture set has no held-out pair of concepts")
+    prompts = [f"{article(a)} left of {article(b)}" for a, b in pairs]
+    rows = [[pictures.of[label][concepts.JUDGES[i % 2]] for label in pair] for i, pair in enumerate(pairs)]
+    real = np.stack([render_scene(scene(pair, "left of"), pictures) for pair in rows])
+    drawn = through.draw(judges.pipe, prompts, range(len(prompts)), judges.progress, "scenes of two objects")
+    found = {}
+    for name, images in (("real", real), ("reconstructed", through.reconstruct(judges.pipe, real)), ("generated", drawn)):
+        ranks = [
+            judges.judge.ranks(judges.see(half(images, side), "mean+max"), [pair[side] for pair in pairs])
+            for side in (0, 1)
+        ]
+        found[name] = hits(np.maximum(*ranks))
+    return found
+
+
+def half(images: np.ndarray, side: int) -> np.ndarray:
+    """The left (0) or right (1) half of pictures uint8 [n,3,S,S], made square again with the background colour above and
+    below cut away: the object fills the square [n,3,S/2,S/2] as it fills a gallery picture.
+
+    The square is centred on the rows that differ from the background, for a model may place objects high or low.
+    """
+    size = images.shape[-1]
+    width = size // 2
+    background = through.border_colour(images)
+    halves = images[:, :, :, :width] if side == 0 else images[:, :, :, size - width :]
+    squares = []
+    for image, colour in zip(halves, background, strict=True):
+        rows = np.flatnonzero((np.abs(image - colour[:, None, None]).max(0) > 40).any(1))
+        middle = (rows[0] + rows[-1] + 1) // 2 if len(rows) else size // 2
+        top = int(np.clip(middle - width // 2, 0, size - width))
+        squares.append(image[:, top : top + width])
+    return np.stack(squares)
+
+
+def losses(judges: Judges, n: int) -> dict[str, dict[str, float]]:
+    """Loss in nats per token under the right captions and under those of another picture, for trained pairs (on white)
+    and for held-out combinations."""
+    pictures = judges.pictures
+    labels = _cycle(concepts.listed(pictures), n)
+    known = [(label, pictures.styles[i % len(pictures.styles)], "white") for i, label in enumerate(labels)]
+    new = concepts.held_out_combinations(pictures, n, concepts.coloured())
+    found = {}
+    for name, triples in (("trained", known), ("held_out", new)):
+        images = np.concatenate([judges.drawings([label], [style], colour) for label, style, colour in triples])
+        tokens, captions = through.encode(judges.pipe, images), [full_caption(*triple) for triple in triples]
+        right, shuffled = _loss(judges.pipe, tokens, captions), _loss(judges.pipe, tokens, captions[1:] + captions[:1])
+        found[name] = {"right": right, "shuffled": shuffled, "gap": shuffled - right, "pictures": len(triples)}
+    return found
+
+
+@torch.inference_mode()
+def _loss(pipe: Any, tokens: torch.Tensor, captions: list[str]) -> float:
+    parts = [pipe.caption_loss(tokens[i : i + 16], captions[i : i + 16]) for i in range(0, len(captions), 16)]
+    return float(torch.cat(parts).mean())
+
+
+def diversity(judges: Judges, prompt: str = "a cat", concept: str = "cat", seeds: int = 8, **options: Any) -> dict[str, Any]:
+    """How many of the pictures of one prompt, seeds 0..7, differ visibly, and how many are hits.
+
+    Greedy: a picture is new when its cosine distance to every new one before it passes a threshold, in the judging
+    gallery's features. The threshold is the median distance between a real drawing and its mirror image, both through
+    the codec: what a viewer just sees as another picture. Printed beside it for scale: the same drawing moved by two
+    pixels (not another picture) and drawn in another style (plainly another).
+    """
+    pictures, pipe = judges.pictures, judges.pipe
+    labels = concepts.listed(pictures)[:24]
+    plain = judges.drawings(labels, concepts.JUDGES)
+    kinds = {"plain": plain, "mirrored": plain[..., ::-1], "moved": np.roll(plain, 2, axis=-1)}
+    seen = {name: judges.judge.place(judges.see(through.reconstruct(pipe, images), "mean+max", "calibrating diversity"))
+            for name, images in kinds.items()}  # fmt: skip
+    mirrored = float(np.median(1 - (seen["plain"] * seen["mirrored"]).sum(1)))
+    images = through.draw(pipe, [prompt] * seeds, range(seeds), judges.progress, f"{seeds} seeds of {prompt!r}", **options)
+    features = judges.see(images, "mean+max")
+    placed = judges.judge.place(features)
+    new: list[int] = []
+    for i in range(seeds):
+        if all(1 - placed[i] @ placed[j] > mirrored for j in new):
+            new.append(i)
+    return {
+        "prompt": prompt,
+        "seeds": seeds,
+        "different": len(new),
+        "threshold_mirrored": mirrored,
+        "distance_moved": float(np.median(1 - (seen["plain"] * seen["moved"]).sum(1))),
+        "distance_other_style": float(np.median(1 - (seen["plain"][::2] * seen["plain"][1::2]).sum(1))),
+        "hits": hits(judges.judge.ranks(features, [concept] * seeds)) if concept in judges.labels else None,
+    }
+
+
+def article(label: str) -> str:
+    """A label as a noun phrase: "an owl", "a fox"."""
+    text = label.lower()
+    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
+
+
+def _cycle(labels: list[str], n: int) -> list[str]:
+    return [labels[i % len(labels)] for i in range(n)]

@@ -1,0 +1,193 @@
+"""The next-token generator's training objective: predict the tokens of captioned pictures.
+
+Knows the codec (frozen), the text encoder, history corruption and caption drop-out. Does not know the loop (trainer.py)
+or where pictures come from: a *source* gives tokens and captions (emoji scenes, or a folder of pictures).
+Loss of specs: token loss + 0.5 x the plan's own token loss; corrupted history; whole captions dropped for guidance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from girih.generators.conditioning import TextEncoder
+from girih.generators.heads import split_digits
+from girih.generators.next_token import NextTokenGenerator
+from girih.tokenizers.image import ImageTokenizer
+from girih.tokenizers.text import MAX_LENGTH, NULL, train_text_tokenizer
+from girih.training.sources import EmojiSource, FolderSource
+from girih.training.trainer import Objective
+
+MAX_FILE = "15MB"
+
+
+class Source(Protocol):
+    """Token grids with captions.
+
+    ``tokens``: int16 / int32 array [n, h, w]; ``caption(i, rng)`` a training caption of picture i, drawn anew at each
+    call; ``held_out``: pairs of (tokens [h, w], caption) that are never trained on; ``texts()``: captions to build the
+    vocabulary from; ``styles``, ``backgrounds``: named variations that a pipeline may fill in (may be empty).
+    """
+
+    tokens: np.ndarray
+    held_out: list[tuple[np.ndarray, str]]
+    styles: tuple[str, ...]
+    backgrounds: tuple[str, ...]
+
+    def caption(self, i: int, rng: np.random.Generator) -> str: ...
+
+    def texts(self) -> list[str]: ...
+
+
+@dataclass
+class Losses:
+    """``plan``: weight of the plan's own token loss. ``noise``: mean share of history tokens that are replaced, half by
+    a neighbour code (each digit moved by -1, 0 or 1), half by a token of another picture of the batch. ``drop``: share
+    of captions left out as a whole."""
+
+    plan: float = 0.5
+    noise: float = 0.3
+    drop: float = 0.1
+
+
+def neighbours(tokens: Tensor, levels: tuple[int, ...], rng: torch.Generator | None = None) -> Tensor:
+    """Each digit of each token moved by -1, 0 or 1, kept within its levels; LongTensor in, LongTensor of that shape out."""
+    moved, weight = torch.zeros_like(tokens), 1
+    for digit, count in zip(split_digits(tokens, levels), levels, strict=True):
+        step = torch.randint(-1, 2, tokens.shape, device=tokens.device, generator=rng)
+        moved = moved + (digit + step).clamp(0, count - 1) * weight
+        weight *= count
+    return moved
+
+
+def corrupt(tokens: Tensor, noise: float, levels: tuple[int, ...] | None) -> Tensor:
+    """Tokens [rows, N] with a share of them replaced; the share is drawn per row from [0, 2 noise]."""
+    rate = torch.rand(tokens.shape[0], 1, device=tokens.device) * 2 * noise
+    replaced = torch.rand(tokens.shape, device=tokens.device) < rate
+    strangers = tokens.flatten()[torch.randint(tokens.numel(), tokens.shape, device=tokens.device)]
+    near = strangers if levels is None else neighbours(tokens, levels)
+    wrong = torch.where(torch.rand(tokens.shape, device=tokens.device) < 0.5, near, strangers)
+    return torch.where(replaced, wrong, tokens)
+
+
+class GeneratorObjective(Objective):
+    """Text encoder and generator, trained together on a source's tokens."""
+
+    def __init__(self, source: Source, codec: ImageTokenizer, generator: NextTokenGenerator, text_encoder: TextEncoder,
+                 tokenizer: Any, losses: Losses) -> None:
+        super().__init__()
+        self.source, self.losses, self.tokenizer = source, losses, tokenizer
+        self.generator, self.text_encoder = generator, text_encoder
+        self._frozen = [codec.requires_grad_(False).eval()]  # in a list: not part of what is trained or saved
+        self._tokens = torch.from_numpy(np.ascontiguousarray(source.tokens)).flatten(1)
+
+    @classmethod
+    def from_recipe(cls, recipe: dict[str, Any]) -> GeneratorObjective:
+        """Build everything a recipe names: ``[data]`` folder, tokenizer (a codec folder) and the source's own keys;
+        ``[generator]``, ``[text]``; ``init`` (a model folder to start from).
+
+        Raises:
+            ValueError: for what is missing or does not fit.
+        """
+        data = dict(recipe["data"])
+        folder = Path(data.pop("folder"))
+        place = Path(data.pop("tokenizer"))
+        codec = ImageTokenizer.from_pretrained(place / "codec" if (place / "codec").is_dir() else place)
+        emoji = (folder / "pictures.npy").is_file()
+        source: Source = EmojiSource(folder, codec, **data) if emoji else FolderSource(folder, codec)
+        if recipe.get("init"):
+            from girih.pipelines.loading import load
+
+            pipe = load(recipe["init"])
+            parts = pipe.generator.float(), pipe.text_encoder.float(), pipe.tokenizer
+        else:
+            tokenizer = train_text_tokenizer(source.texts(), recipe["text"]["vocab_size"])
+            sizes = {**recipe["text"], "vocab_size": len(tokenizer), "max_length": MAX_LENGTH}
+            text_encoder = TextEncoder(**sizes)
+            spec = codec.spec
+            generator = NextTokenGenerator(vocab_size=spec.vocab_size, shape=spec.shape, levels=spec.levels,
+                                           factorised=spec.levels is not None, learned_positions=True,
+                                           **recipe["generator"])
+            parts = generator, text_encoder, tokenizer
+        return cls(source, codec, *parts, Losses(**recipe.get("loss", {})))
+
+    def batch(self, step: int, process: int, size: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng((self.seed, step, process))
+        picked = rng.integers(len(self._tokens), size=size)
+        captions = [NULL if rng.random() < self.losses.drop else self.source.caption(int(i), rng) for i in picked]
+        return {"tokens": self._tokens[picked].long(), "words": self._words(captions)}
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        tokens = self.generator.layout.to_steps(batch["tokens"])
+        condition = self.generator.condition(self.text_encoder(batch["words"]))
+        seen = corrupt(tokens, self.losses.noise, self.generator.spec.levels)
+        nats = self.generator.nats(tokens, condition, seen).mean()
+        plan = self.generator.plan_nats(tokens, condition).mean()
+        return nats + self.losses.plan * plan, {"nats": nats, "plan_nats": plan}
+
+    def evaluate(self) -> dict[str, float]:
+        """Nats a token on 256 training and all held-out pictures, with right captions and with another picture's."""
+        rng = np.random.default_rng(0)
+        picked = rng.choice(len(self._tokens), min(256, len(self._tokens)), replace=False)
+        trained = [(self._tokens[i].numpy(), self.source.caption(int(i), rng)) for i in picked]
+        report = {}
+        for name, pairs in (("train", trained), ("held_out", self.source.held_out)):
+            if not pairs:
+                continue
+            tokens = torch.from_numpy(np.stack([t.reshape(-1) for t, _ in pairs]).astype(np.int64))
+            captions = [caption for _, caption in pairs]
+            report[f"{name}_right"] = self._nats(tokens, captions)
+            report[f"{name}_shuffled"] = self._nats(tokens, captions[1:] + captions[:1])
+        return report
+
+    def samples(self) -> Image.Image:
+        """48 pictures by training captions, likeliest tokens, no guidance."""
+        from girih.generators.decoding.autoregressive import greedy
+
+        rng = np.random.default_rng(1)
+        picked = rng.choice(len(self._tokens), min(48, len(self._tokens)), replace=False)
+        words = self._words([self.source.caption(int(i), rng) for i in picked]).to(self._device)
+        tokens = greedy(self.generator, self.generator.condition(self.text_encoder(words).float()))
+        codec = self._frozen[0].to(self._device)
+        made = codec.decode(self.generator.layout.to_cells(tokens)).float().clamp(-1, 1)
+        made = torch.cat((made, made.new_ones((-len(made)) % 12, *made.shape[1:])))
+        sheet = made.unflatten(0, (-1, 12)).permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
+        return Image.fromarray((sheet * 127.5 + 127.5).round().to(torch.uint8).cpu().numpy())
+
+    def export(self, folder: Path) -> None:
+        """A whole pipeline folder ``model``, float16 weights."""
+        from girih.generators.decoding.autoregressive import Autoregressive
+        from girih.pipelines.image import ImagePipeline
+
+        copies = []
+        for part in (self.generator, self.text_encoder, self._frozen[0]):
+            copy = type(part).from_config(part.config)
+            copy.load_state_dict(part.state_dict())
+            copies.append(copy.to(torch.float16))
+        pipe = ImagePipeline(codec=copies[2], generator=copies[0], text_encoder=copies[1], tokenizer=self.tokenizer,
+                             decoding=Autoregressive(), styles=list(self.source.styles),
+                             backgrounds=list(self.source.backgrounds))
+        pipe.save_pretrained(folder / "model", max_shard_size=MAX_FILE)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.generator.parameters()).device
+
+    def _words(self, captions: list[str]) -> Tensor:
+        return self.tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_LENGTH,
+                              return_tensors="pt", return_token_type_ids=False).input_ids
+
+    def _nats(self, tokens: Tensor, captions: list[str]) -> float:
+        total = 0.0
+        for first in range(0, len(captions), 64):
+            words = self._words(captions[first : first + 64]).to(self._device)
+            steps = self.generator.layout.to_steps(tokens[first : first + 64].to(self._device))
+            nats = self.generator.nats(steps, self.generator.condition(self.text_encoder(words)))
+            total += float(nats.mean(1).sum())
+        return total / len(captions)
