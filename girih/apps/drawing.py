@@ -114,11 +114,15 @@ def _open(file: str | None) -> Image.Image | None:
     if file is None:
         return None
     try:
-        with Image.open(file) as picture:
-            picture.load()
-            return picture.copy()
-    except UnidentifiedImageError as error:
+        picture = Image.open(file)
+        picture.load()
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(f"{file} is not a picture that can be read") from error
+    except OSError as error:
+        if error.errno is not None:  # no such file, no permission: says so itself
+            raise
+        raise ValueError(f"{file} is damaged: {error}") from error
+    return picture
 
 
 def grid(pictures: list[Image.Image], columns: int, gap: int = 2) -> Image.Image:

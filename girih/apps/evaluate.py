@@ -21,8 +21,8 @@ def run(
 ) -> dict[str, Any]:
     """Measure a model, print the tables, write `json_path` if given, and return the report.
 
-    `n`: pictures drawn for each measure. `data`: a picture set of the model's size; by default the one in the user's cache,
-    built if it is not there. `progress(job, done, total)` is called now and then.
+    `n`: pictures drawn for each measure. `data`: a picture set of the model's size; by default the one in the user's
+    cache, built if it is not there. `progress(job, done, total)` is called now and then.
     Raises ValueError (n < 2, a set of another size, missing packages) or OSError.
     """
     from rich.console import Console

@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
 
 
 class LightBlock(nn.Module):
-    """norm, SiLU, 3x3, SiLU, 1x1, plus the input: half of a residual block's cost. Starts as the identity (last 1x1 is zero)."""
+    """norm, SiLU, 3x3, SiLU, 1x1, plus the input: half of a residual block's cost. The last 1x1 starts at zero."""
 
     def __init__(self, in_channels: int, out_channels: int, norm: Norm):
         super().__init__()
@@ -161,14 +161,16 @@ class Level(nn.Module):
 class Encoder(nn.Module):
     """Images ``[B, in_channels, H, W]`` to features ``[B, z_channels, H / f, W / f]``, f = patch * 2^(levels - 1).
 
-    ``widths[l]`` and ``num_blocks[l]`` describe level l from the largest size down. ``patch`` > 1 folds patch x patch pixels
-    into channels before the first convolution. ``attention`` puts it after each block of the smallest level and in a middle.
+    ``widths[l]`` and ``num_blocks[l]`` describe level l from the largest size down; the first convolution, over
+    ``patch`` x ``patch`` pixels folded into channels, makes ``stem_width`` channels. ``attention`` puts it after each
+    block of the smallest level and in a middle.
     """
 
     def __init__(
         self,
         in_channels: int,
         z_channels: int,
+        stem_width: int,
         widths: Sequence[int],
         num_blocks: Sequence[int],
         patch: int,
@@ -180,9 +182,9 @@ class Encoder(nn.Module):
         super().__init__()
         make, (down, _) = BLOCKS[block], RESAMPLERS[resample]
         self.patch = patch
-        self.conv_in = nn.Conv2d(in_channels * patch**2, widths[0], 3, padding=1)
+        self.conv_in = nn.Conv2d(in_channels * patch**2, stem_width, 3, padding=1)
         self.conv_blocks = nn.ModuleList()
-        width = widths[0]
+        width = stem_width
         for i, target in enumerate(widths):
             last = i == len(widths) - 1
             leaving = widths[i + 1] if down.widens and not last else target

@@ -2,8 +2,8 @@
 
 One convolutional class, composed by its config. Two published shapes of it:
 
-* LlamaGen's VQ (Sun et al. 2024; FoundationVision/LlamaGen ``tokenizer_image``): residual blocks, attention at the smallest
-  size, strided resampling, a learned codebook. :func:`llamagen_config` spells it in the peer's own terms.
+* LlamaGen's VQ (Sun et al. 2024; FoundationVision/LlamaGen ``tokenizer_image``): residual blocks, attention at the
+  smallest size, strided resampling, a learned codebook. :func:`llamagen_config` spells it in the peer's own terms.
 * girih's own small codec: pixels folded by 4, light blocks, no attention, finite scalar quantization (the defaults).
 """
 
@@ -18,6 +18,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
+from girih.names import unknown
 from girih.spec import TokenSpec
 from girih.tokenizers.convolution import BLOCKS, RESAMPLERS, Decoder, Encoder, Norm
 from girih.tokenizers.quantizers import CodebookQuantizer, FiniteScalarQuantizer, Quantized
@@ -25,7 +26,7 @@ from girih.tokenizers.quantizers import CodebookQuantizer, FiniteScalarQuantizer
 
 @dataclass
 class ImageTokenizerOutput(BaseOutput):
-    """``sample [B, 3, H, W]`` unclamped reconstruction, ``tokens [B, h, w]``, ``losses``: the quantizer's, in training mode."""
+    """``sample [B, 3, H, W]`` unclamped reconstruction, ``tokens [B, h, w]``, quantizer ``losses`` in training."""
 
     sample: Tensor
     tokens: Tensor
@@ -36,8 +37,9 @@ class ImageTokenizer(ModelMixin, ConfigMixin):
     """Convolutional image tokenizer.
 
     Args:
-        sample_size: side in pixels of the pictures it was made for; sets ``spec.shape``. Other sizes that are a multiple of
+        sample_size: side in pixels of the pictures it was made for; sets ``spec.shape``. Other multiples of
             ``downscale`` work too.
+        stem_width: channels after the first convolution; None means those of the first level.
         encoder_widths, encoder_blocks: channels and number of blocks of each level, largest size first.
         decoder_widths, decoder_blocks: the same for the decoder, smallest size first.
         encoder_patch, decoder_patch: pixels folded into channels before the first (after the last) convolution.
@@ -58,6 +60,7 @@ class ImageTokenizer(ModelMixin, ConfigMixin):
         sample_size: int = 128,
         in_channels: int = 3,
         out_channels: int = 3,
+        stem_width: int | None = None,
         encoder_widths: Sequence[int] = (64, 128),
         encoder_blocks: Sequence[int] = (2, 2),
         decoder_widths: Sequence[int] = (128, 64, 32),
@@ -79,11 +82,12 @@ class ImageTokenizer(ModelMixin, ConfigMixin):
         entropy_weight: float = 0.0,
     ):
         super().__init__()
-        _check(encoder_widths, encoder_blocks, decoder_widths, decoder_blocks, block, resample, norm_groups)
+        sides = {"encoder": (encoder_widths, encoder_blocks), "decoder": (decoder_widths, decoder_blocks)}
+        _check(sides, block, resample, norm_groups)
         self.downscale = encoder_patch * 2 ** (len(encoder_widths) - 1)
         upscale = decoder_patch * 2 ** (len(decoder_widths) - 1)
         if self.downscale != upscale:
-            raise ValueError(f"the encoder shrinks {self.downscale} times and the decoder grows {upscale} times; they must agree")
+            raise ValueError(f"the encoder shrinks {self.downscale} times, but the decoder grows {upscale} times")
         if sample_size < 1 or sample_size % self.downscale:
             raise ValueError(f"sample_size {sample_size} is not a multiple of {self.downscale}, the size of one token")
         shared: dict[str, Any] = {
@@ -92,7 +96,8 @@ class ImageTokenizer(ModelMixin, ConfigMixin):
             "norm": Norm(norm_groups, norm_eps),
             "attention": attention,
         }
-        self.encoder = Encoder(in_channels, z_channels, encoder_widths, encoder_blocks, encoder_patch, **shared)
+        stem = stem_width or encoder_widths[0]
+        self.encoder = Encoder(in_channels, z_channels, stem, encoder_widths, encoder_blocks, encoder_patch, **shared)
         self.decoder = Decoder(out_channels, z_channels, decoder_widths, decoder_blocks, decoder_patch, **shared)
         self.quantize: FiniteScalarQuantizer | CodebookQuantizer
         if levels is not None:
@@ -106,20 +111,19 @@ class ImageTokenizer(ModelMixin, ConfigMixin):
 
     @property
     def spec(self) -> TokenSpec:
-        """Vocabulary and the ``(h, w)`` grid of a picture of ``sample_size``; ``levels`` for finite scalar quantization."""
+        """Vocabulary, the ``(h, w)`` grid of a picture of ``sample_size``, ``levels`` where scalars are quantized."""
         side = self.config.sample_size // self.downscale
         levels = self.config.levels
         return TokenSpec(self.quantize.vocab_size, (side, side), None if levels is None else tuple(levels))
 
     def features(self, images: Tensor) -> Tensor:
-        """Pictures ``[B, 3, H, W]`` in [-1, 1] to what the quantizer sees, ``[B, code_dim, H / downscale, W / downscale]``."""
+        """Pictures ``[B, 3, H, W]`` in [-1, 1] to what the quantizer sees, ``[B, code_dim, h, w]``."""
         channels = self.config.in_channels
         if images.ndim != 4 or images.shape[1] != channels:
             raise ValueError(f"pictures must be [batch, {channels}, height, width], got {list(images.shape)}")
         if images.shape[2] % self.downscale or images.shape[3] % self.downscale:
-            raise ValueError(
-                f"picture height and width must be multiples of {self.downscale}, got {images.shape[2]} x {images.shape[3]}"
-            )
+            height, width = images.shape[2:]
+            raise ValueError(f"picture height and width must be multiples of {self.downscale}, got {height} x {width}")
         return self.quant_conv(self.encoder(images))
 
     def reconstruct(self, codes: Tensor) -> Tensor:
@@ -132,7 +136,7 @@ class ImageTokenizer(ModelMixin, ConfigMixin):
         return quantized.tokens
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """Token ids ``[B, h, w]`` to pictures ``[B, 3, h * downscale, w * downscale]``, unclamped (nominally [-1, 1])."""
+        """Token ids ``[B, h, w]`` to pictures ``[B, 3, H, W]``, unclamped, nominally in [-1, 1]."""
         if tokens.ndim != 3:
             raise ValueError(f"tokens must be [batch, height, width], got {list(tokens.shape)}")
         if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.quantize.vocab_size:
@@ -170,6 +174,7 @@ def llamagen_config(
         "sample_size": sample_size,
         "in_channels": in_channels,
         "out_channels": out_channels,
+        "stem_width": ch,
         "encoder_widths": [ch * m for m in encoder_ch_mult],
         "encoder_blocks": [num_res_blocks] * len(encoder_ch_mult),
         "decoder_widths": [ch * m for m in reversed(decoder_ch_mult)],
@@ -193,20 +198,14 @@ def llamagen_config(
 
 
 def _check(
-    encoder_widths: Sequence[int],
-    encoder_blocks: Sequence[int],
-    decoder_widths: Sequence[int],
-    decoder_blocks: Sequence[int],
-    block: str,
-    resample: str,
-    norm_groups: int,
+    sides: dict[str, tuple[Sequence[int], Sequence[int]]], block: str, resample: str, norm_groups: int
 ) -> None:
     for name, value, known in (("block", block, BLOCKS), ("resample", resample, RESAMPLERS)):
         if value not in known:
-            raise ValueError(f"{name} {value!r} is unknown; use one of {', '.join(known)}")
-    for side, widths, blocks in (("encoder", encoder_widths, encoder_blocks), ("decoder", decoder_widths, decoder_blocks)):
+            raise unknown(name, value, known)
+    for side, (widths, blocks) in sides.items():
         if not widths or len(widths) != len(blocks):
-            raise ValueError(f"{side}_widths {list(widths)} and {side}_blocks {list(blocks)} must have the same length, at least 1")
+            raise ValueError(f"{side}_widths {list(widths)} and {side}_blocks {list(blocks)} must be equally long")
         for width in widths:
             if width < 1 or width % norm_groups:
                 raise ValueError(f"{side} width {width} is not a multiple of norm_groups {norm_groups}")

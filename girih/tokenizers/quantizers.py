@@ -2,8 +2,8 @@
 
 Knows feature maps ``[B, C, h, w]``, ids ``[B, h, w]`` and level digits. Does not know images, encoders or files.
 
-Two maths live here. Finite scalar quantization is vector-quantize-pytorch's. The learned codebook is written out, because
-LlamaGen moves its codebook by gradient, which that library's cosine mode refuses.
+Two maths live here. Finite scalar quantization is vector-quantize-pytorch's. The learned codebook is written out,
+because LlamaGen moves its codebook by gradient, which that library's cosine mode refuses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ USAGE_WINDOW = 65536  # ids that LlamaGen's usage statistic looks back on; part 
 
 
 def digits(tokens: Tensor, levels: Sequence[int]) -> Tensor:
-    """Token ids ``[...]`` to level digits ``[..., len(levels)]``, first level fastest: id = sum digit_i * prod(levels[:i])."""
+    """Token ids ``[...]`` to level digits ``[..., len(levels)]``: id = sum digit_i * prod(levels[:i])."""
     level = torch.as_tensor(tuple(levels), device=tokens.device)
     return tokens.unsqueeze(-1) // _strides(levels, tokens.device) % level
 
@@ -29,7 +29,7 @@ def digits(tokens: Tensor, levels: Sequence[int]) -> Tensor:
 def from_digits(digits: Tensor, levels: Sequence[int]) -> Tensor:
     """Inverse of :func:`digits`: level digits ``[..., len(levels)]`` to token ids ``[...]`` (int64)."""
     if digits.shape[-1] != len(levels):
-        raise ValueError(f"digits have {digits.shape[-1]} entries a token, levels {tuple(levels)} ask for {len(levels)}")
+        raise ValueError(f"{digits.shape[-1]} digits a token do not fit the {len(levels)} levels {tuple(levels)}")
     return (digits.long() * _strides(levels, digits.device)).sum(-1)
 
 
@@ -76,8 +76,9 @@ class CodebookQuantizer(nn.Module):
     """Nearest codebook vector, the codebook moved by gradient (LlamaGen ``VectorQuantizer``, VQGAN section 3).
 
     With ``l2_norm`` the feature and the code are both normalised at use; the normalised feature is then also the
-    straight-through carrier. In training mode ``losses`` holds ``vq``, ``commit`` (times ``commit_weight``), ``entropy``
-    (times ``entropy_weight``) and, with ``track_usage``, ``usage``: distinct ids among the last 65,536 over ``vocab_size``.
+    straight-through carrier. In training mode ``losses`` holds ``vq``, ``commit`` (times ``commit_weight``),
+    ``entropy`` (times ``entropy_weight``) and, with ``track_usage``, ``usage``: distinct ids among the last 65,536 over
+    ``vocab_size``.
     """
 
     def __init__(
@@ -138,7 +139,7 @@ class CodebookQuantizer(nn.Module):
 def assignment_entropy(affinity: Tensor, temperature: float = 0.01) -> Tensor:
     """Mean entropy of each row's soft assignment minus the entropy of the mean assignment, in nats.
 
-    ``affinity [N, vocab]``. Low when every feature is sure of its code and all codes are used (LlamaGen, after MaskGIT's).
+    ``affinity [N, vocab]``. Low when every feature is sure of its code and all codes are used (LlamaGen).
     """
     logits = affinity / temperature
     probabilities = logits.softmax(-1)

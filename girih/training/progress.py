@@ -55,7 +55,9 @@ class Progress:
             self.bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if not self.main:
             return
         if self.bar:
@@ -65,7 +67,7 @@ class Progress:
             self.board.close()
 
     def step(self, step: int, elapsed: float, examples: int, values: dict[str, Tensor | float]) -> None:
-        """One step is done: ``examples`` in all processes; ``values`` are read (and waited for) only when they are shown."""
+        """One step is done: ``examples`` in all processes; ``values`` are read (and waited for) only when shown."""
         self._seen += examples
         if not self.main or step % self.settings.log_every:
             return

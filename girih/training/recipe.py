@@ -98,7 +98,7 @@ def train(
     if tokenizer is not None:
         recipe.setdefault("data", {})["tokenizer"] = tokenizer
     if max_minutes is not None:
-        recipe["train"] |= {"minutes": max_minutes, "steps": 0}
+        recipe["train"] = _shortened(recipe.get("train", {}), max_minutes)
     objective_name = recipe.get("objective", "")
     if objective_name not in OBJECTIVES:
         raise unknown("objective", str(objective_name), OBJECTIVES)
@@ -111,3 +111,10 @@ def train(
         raise ValueError(f"recipe {name}: {error}") from error
     report = Trainer(objective, options, folder, resume).fit()
     return {**report, "out": str(folder)}
+
+
+def _shortened(settings: dict[str, Any], minutes: float) -> dict[str, Any]:
+    """The same schedule in so many minutes: evaluations and samples come at the same shares of the run."""
+    length = settings.get("minutes") or settings.get("steps") or 1.0
+    every = {key: settings[key] * minutes / length for key in ("eval_every", "sample_every") if key in settings}
+    return {**settings, **every, "minutes": minutes, "steps": 0}

@@ -1,14 +1,15 @@
 """The image tokenizer's training objective: reconstruct cut-out drawings on plain backgrounds.
 
 Knows picture sets, the codec and its losses. Does not know the loop (trainer.py) or generators.
-The mix and the loss weights were measured on this kind of picture: the gradient term and the object weight together are worth
-about 1 dB on object pixels at no cost.
+The mix and the loss weights were measured on this kind of picture: the gradient term and the object weight together are
+worth about 1 dB on object pixels at no cost.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from girih.tokenizers.image import ImageTokenizer
 from girih.training.data.compose import COLOURS, PLACES
+from girih.training.data.folder import ImageFolder
 from girih.training.data.pictures import PictureSet
 from girih.training.trainer import Objective
 
@@ -30,7 +32,7 @@ MAX_FILE = 8_000_000  # bytes of an exported weights file
 
 @dataclass
 class LossWeights:
-    """Weights of the reconstruction terms; ``object`` is the share of the pixel weight that follows the drawing's alpha."""
+    """Weights of the reconstruction terms; ``object``: share of the pixel weight that follows the drawing's alpha."""
 
     l1: float = 1.0
     l2: float = 4.0
@@ -49,8 +51,8 @@ class Mix:
 
 
 def composite(rgba: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
-    """Drawings uint8 ``[B, S, S, 4]`` on plain colours ``[B, 3]`` (0-255): pictures ``[B, 3, S, S]`` in [-1, 1] and alpha
-    ``[B, 1, S, S]`` in [0, 1]."""
+    """Drawings uint8 ``[B, S, S, 4]`` on plain colours ``[B, 3]`` (0-255): pictures ``[B, 3, S, S]`` in [-1, 1] and
+    alpha ``[B, 1, S, S]`` in [0, 1]."""
     drawing = rgba.movedim(-1, 1).float() / 255
     alpha = drawing[:, 3:]
     picture = drawing[:, :3] * alpha + colours[:, :, None, None] / 255 * (1 - alpha)
@@ -58,7 +60,7 @@ def composite(rgba: Tensor, colours: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pair_up(rgba: Tensor, others: Tensor, places: tuple[tuple[float, float], ...]) -> Tensor:
-    """Two drawings ``[S, S, 4]`` at half size, centred at ``places`` (x, y in shares of the side), on one empty canvas."""
+    """Two drawings ``[S, S, 4]`` at half size, centred at ``places`` (x, y in shares of the side), on one canvas."""
     size = rgba.shape[0]
     canvas = torch.zeros_like(rgba)
     for drawing, (x, y) in zip((rgba, others), places, strict=True):
@@ -84,7 +86,9 @@ def gradient_loss(made: Tensor, real: Tensor, weight: Tensor) -> Tensor:
     return total / 3
 
 
-def reconstruction_loss(made: Tensor, real: Tensor, alpha: Tensor, weights: LossWeights) -> tuple[Tensor, dict[str, Tensor]]:
+def reconstruction_loss(
+    made: Tensor, real: Tensor, alpha: Tensor, weights: LossWeights
+) -> tuple[Tensor, dict[str, Tensor]]:
     """L1 + L2 + gradient terms of pictures ``[B, 3, H, W]``, weighted by the drawing's alpha ``[B, 1, H, W]``."""
     coverage = alpha / alpha.mean((1, 2, 3), keepdim=True).clamp_min(0.05)
     weight = 1 - weights.object + weights.object * coverage
@@ -95,38 +99,61 @@ def reconstruction_loss(made: Tensor, real: Tensor, alpha: Tensor, weights: Loss
     return weights.l1 * l1 + weights.l2 * l2 + weights.gradient * gradient, parts
 
 
-def hold_out(pictures: PictureSet, count: int) -> tuple[list[int], list[int]]:
-    """Rows of (training, held-out) pictures: about ``count`` of whole concepts, chosen by a hash of the label."""
+@dataclass
+class Drawings:
+    """What is reconstructed: ``rgba`` uint8 ``[n, S, S, 4]`` and each picture's concept, held out as a whole."""
 
-    def order(label: str) -> bytes:
-        return hashlib.sha256(label.encode()).digest()
+    rgba: np.ndarray
+    concepts: list[str]
 
-    held: list[int] = []
-    for label in sorted(pictures.of, key=order):
-        if len(held) >= count:
-            break
-        held += pictures.of[label].values()
-    away = set(held)
-    return [row for row in range(len(pictures)) if row not in away], sorted(held)
+    @property
+    def size(self) -> int:
+        return self.rgba.shape[1]
+
+    @classmethod
+    def open(cls, folder: str | Path, size: int) -> Drawings:
+        """A picture set folder, or any folder of pictures: then squares of ``size`` px, opaque, kept in memory."""
+        if (Path(folder) / "pictures.npy").is_file():
+            pictures = PictureSet(folder)
+            return cls(pictures.rgba, [row.label for row in pictures.rows])
+        found = ImageFolder(folder, size)
+        if found.skipped:
+            warnings.warn(f"{folder}: skipped {found.report()}", stacklevel=2)
+        rgba = np.full((len(found), size, size, 4), 255, np.uint8)
+        for row in range(len(found)):
+            rgba[row, ..., :3] = found.load(row).transpose(1, 2, 0)
+        return cls(rgba, [str(path) for path, _ in found.items])
+
+
+def hold_out(concepts: list[str], count: int) -> tuple[list[int], list[int]]:
+    """Rows of (training, held-out) pictures: about ``count`` of whole concepts, chosen by a hash of their name."""
+
+    def order(row: int) -> tuple[bytes, int]:
+        return hashlib.sha256(concepts[row].encode()).digest(), row
+
+    rows = sorted(range(len(concepts)), key=order)
+    while count < len(rows) and count and concepts[rows[count]] == concepts[rows[count - 1]]:
+        count += 1
+    return sorted(rows[count:]), sorted(rows[:count])
 
 
 class TokenizerObjective(Objective):
-    """Reconstruction of a picture set by an :class:`ImageTokenizer`; ``export`` writes ``codec/`` in float16."""
+    """Reconstruction of drawings by an :class:`ImageTokenizer`; ``export`` writes ``codec/`` in float16."""
 
-    def __init__(self, codec: ImageTokenizer, pictures: PictureSet, weights: LossWeights, mix: Mix):
+    def __init__(self, codec: ImageTokenizer, pictures: Drawings, weights: LossWeights, mix: Mix):
         super().__init__()
         if pictures.size % codec.downscale:
             raise ValueError(f"pictures of {pictures.size} px do not divide into tokens of {codec.downscale} px")
         self.codec, self.weights, self.mix = codec, weights, mix
         self.pictures = pictures
-        self.training_rows, self.held_out = hold_out(pictures, min(HELD_OUT, len(pictures) // 5))
+        self.training_rows, self.held_out = hold_out(pictures.concepts, min(HELD_OUT, len(pictures.rgba) // 5))
         if not self.training_rows or not self.held_out:
-            raise ValueError(f"a picture set of {len(pictures)} pictures is too small to hold some out")
+            raise ValueError(f"{len(pictures.rgba)} pictures are too few to hold some out")
 
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> TokenizerObjective:
-        """Sections ``[data] folder``, ``[codec]``, ``[loss]``, ``[mix]`` of a recipe."""
-        pictures = PictureSet(recipe["data"]["folder"])
+        """Sections ``[data] folder, size``, ``[codec]``, ``[loss]``, ``[mix]`` of a recipe."""
+        pictures = Drawings.open(recipe["data"]["folder"], recipe["data"].get("size", 128))
         codec = ImageTokenizer(**{"sample_size": pictures.size, **recipe.get("codec", {})})
         return cls(codec, pictures, LossWeights(**recipe.get("loss", {})), Mix(**recipe.get("mix", {})))
 
@@ -161,7 +188,7 @@ class TokenizerObjective(Objective):
         return loss, {**parts, **out.losses}
 
     def evaluate(self) -> dict[str, float]:
-        """PSNR in dB on held-out drawings on white, over all pixels and over those with alpha above 0.5; codebook use."""
+        """PSNR in dB of held-out drawings on white, over all pixels and those with alpha above 0.5; codebook use."""
         error, object_error, tokens = [], [], []
         for rows in _chunks(self.held_out, 32):
             real, alpha, out = self._reconstruct(rows)
@@ -196,7 +223,8 @@ class TokenizerObjective(Objective):
     def export(self, folder: Path) -> None:
         codec = ImageTokenizer.from_config(self.codec.config)
         codec.load_state_dict(self.codec.state_dict())
-        codec.to(torch.float16).save_pretrained(folder / "codec", max_shard_size=MAX_FILE)
+        nn.Module.half(codec)  # diffusers' own `half` warns about an empty list of float32 modules
+        codec.save_pretrained(folder / "codec", max_shard_size=MAX_FILE)
 
     def _reconstruct(self, rows: list[int]) -> tuple[Tensor, Tensor, Any]:
         device = self.codec.device

@@ -1,9 +1,10 @@
 """The training loop, one for every objective: optimise, average, measure, save, go on after a stop.
 
-Knows an :class:`Objective` and accelerate's processes. Does not know what is trained, on what data, or recipe files (recipe.py).
+Knows an :class:`Objective` and accelerate's processes. Does not know what is trained, on what data, or recipe files
+(recipe.py).
 
-Exact resume: a batch and all randomness of a step are functions of (seed, step, process), so a checkpoint holds only weights,
-optimizer state, the average, the step and the time spent.
+Exact resume: a batch and all randomness of a step are functions of (seed, step, process), so a checkpoint holds only
+weights, optimizer state, the average, the step and the time spent.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Objective(nn.Module):
     seed: int = 0
 
     def batch(self, step: int, process: int, size: int) -> Any:
-        """``size`` examples for a step of a process; a pure function of its arguments and ``seed``. Tensors on the CPU."""
+        """``size`` examples for a step of a process, on the CPU; a pure function of its arguments and ``seed``."""
         raise ValueError(f"{type(self).__name__} has no data")
 
     def forward(self, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
@@ -67,10 +68,10 @@ class Objective(nn.Module):
 class TrainSettings:
     """How to train. ``steps`` or ``minutes`` (not both) ends the run; the cosine follows the share of it that is done.
 
-    ``muon``: a regular expression; two-dimensional weights whose full name it finds use Muon, the rest AdamW ("" = none).
-    ``floor``: last learning rate as a share of ``lr``. ``ema``: largest decay of the average of the weights, 0 = no average.
-    ``precision``: "fp32" or "bf16" (autocast; also on CPUs). ``eval_every``, ``sample_every``: in steps, or in minutes
-    when the run is measured in minutes. ``batch_size``: examples a process.
+    ``muon``: a regular expression; two-dimensional weights whose full name it finds use Muon, the rest AdamW
+    ("" = none). ``floor``: last learning rate as a share of ``lr``. ``ema``: largest decay of the average of the
+    weights, 0 = no average. ``precision``: "fp32" or "bf16" (autocast; also on CPUs). ``eval_every``, ``sample_every``:
+    in steps, or in minutes when the run is measured in minutes. ``batch_size``: examples a process.
     """
 
     steps: int = 0
@@ -108,7 +109,7 @@ class TrainSettings:
 
 
 class Trainer:
-    """Trains an objective into a folder: ``checkpoint.pt``, ``metrics.jsonl``, ``samples/*.png`` and what it exports."""
+    """Trains an objective into a folder: ``checkpoint.pt``, ``metrics.jsonl``, ``samples/`` and what it exports."""
 
     def __init__(self, objective: Objective, settings: TrainSettings, out: Path | str, resume: bool = False):
         self.settings, self.out = settings, Path(out)
@@ -133,9 +134,10 @@ class Trainer:
             self._load(checkpoint)
 
     def fit(self) -> dict[str, Any]:
-        """Train to the end, or until a stop signal; returns the last evaluation with ``step``, ``minutes``, ``interrupted``."""
+        """Train to the end or a stop signal; returns the last evaluation and ``step``, ``minutes``, ``interrupted``."""
         settings, report = self.settings, {}
-        _drop_later_metrics(self.out / METRICS, self.step) if self.main else None
+        if self.main:
+            _drop_later_metrics(self.out / METRICS, self.step)
         # On a CPU a second thread that calls torch makes OpenMP's threads sleep between operators: three times slower.
         loader = ThreadPoolExecutor(1) if self.accelerator.device.type != "cpu" else None
         ahead = self._ahead(loader)
@@ -187,7 +189,8 @@ class Trainer:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
         except (RuntimeError, ValueError) as error:
-            raise ValueError(f"{checkpoint} was made with other settings: {str(error).splitlines()[-1].strip()}") from error
+            reason = str(error).splitlines()[-1].strip()
+            raise ValueError(f"{checkpoint} was made with other settings: {reason}") from error
         if self.ema is not None and state["ema"] is not None:
             self.ema.load_state_dict(state["ema"])
             self.ema.to(self.accelerator.device)
@@ -266,7 +269,7 @@ class Trainer:
 
 
 def _optimizers(objective: Objective, settings: TrainSettings) -> list[torch.optim.Optimizer]:
-    """AdamW (decay on weights of two or more dimensions only), and Muon before it where the settings name weights for it."""
+    """AdamW (decay on weights of two or more dimensions only), after Muon where the settings name weights for it."""
     matrices, decayed, plain = [], [], []
     for name, parameter in objective.named_parameters():
         if not parameter.requires_grad:
@@ -278,7 +281,8 @@ def _optimizers(objective: Objective, settings: TrainSettings) -> list[torch.opt
     if settings.muon and not matrices:
         raise ValueError(f"muon = {settings.muon!r} finds no two-dimensional weight")
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True)
+    groups = [group for group in groups if group["params"]]
+    adam = torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.beta1, settings.beta2), fused=True)
     if not matrices:
         return [adam]
     decay = settings.weight_decay
@@ -316,7 +320,7 @@ def _drop_later_metrics(path: Path, step: int) -> None:
 
 @contextmanager
 def _signals(trainer: Trainer) -> Iterator[None]:
-    """The first Ctrl-C (or TERM) ends training after the running step, with a checkpoint; the second one ends at once."""
+    """The first Ctrl-C (or TERM) ends training after the running step, with a checkpoint; the second ends at once."""
 
     def stop(number: int, frame: object) -> None:
         if trainer._stop:

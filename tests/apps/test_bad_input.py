@@ -33,6 +33,7 @@ BAD = [
     (["image", "a cat", "--sed", "1"], "--seed"),
     (["image", "--from", "no.png"], "no.png: No such file"),
     (["image", "--from", "there"], "there is not a picture"),
+    (["image", "--from", "cut.png"], "cut.png is damaged"),
     (["image", "--from", "in.png"], "in.png holds no girih record"),
     (["imge", "a cat"], "'image'"),
     (["train", "imag"], "unknown recipe 'imag'"),
@@ -43,7 +44,7 @@ BAD = [
     (["convert", "lamagen-vq", "a.pt", "b"], "'llamagen-vq'"),
     (["data", "emoji", "--size", "3"], "between 16 and 512"),
     (["data", "emoj"], "'emoji'"),
-    (["eval", "image", "--n", "0"], "--n must be at least 1, got 0"),
+    (["eval", "image", "--n", "0"], "n must be at least 2, got 0"),
     (["eval", "imge"], "'image'"),
 ]
 
@@ -54,11 +55,13 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     Path("there").write_text("text")
     Image.new("RGB", (4, 4)).save("in.png")
+    Image.effect_noise((64, 64), 50).save("cut.png")
+    os.truncate("cut.png", 1000)
     code, out, err = run(*words)
     assert code == 2
     assert says in err
     assert err.startswith("girih: ") and err.count("\n") == 1, err
-    assert sorted(os.listdir()) == ["in.png", "there"]
+    assert sorted(os.listdir()) == ["cut.png", "in.png", "there"]
 
 
 def test_an_unknown_model_names_the_nearest(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

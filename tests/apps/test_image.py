@@ -141,7 +141,8 @@ def test_every_picture_stands_in_the_grid(count: int, columns: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt", "name"), [("A red apple!", "a-red-apple"), ("../../etc", "etc"), ("!?", "picture"), ("Köln 東京", "köln-東京")]
+    ("prompt", "name"),
+    [("A red apple!", "a-red-apple"), ("../../etc", "etc"), ("!?", "picture"), ("Köln 東京", "köln-東京")],
 )
 def test_slug(prompt: str, name: str) -> None:
     assert slug(prompt) == name

@@ -21,18 +21,10 @@ def emoji(
     out: Annotated[Path | None, typer.Option(help="Folder to build; by default data/emoji-SIZE.")] = None,
 ) -> None:
     """Draw the named emoji of several art styles, from npm packages with recorded checksums."""
-    from rich.progress import Progress
-
+    from girih.apps.commands.bars import bars
     from girih.training.data.emoji import build
 
     folder = out if out is not None else Path("data") / f"emoji-{size}"
-    with Progress() as bars:
-        tasks: dict[str, int] = {}
-
-        def progress(step: str, done: int, total: int) -> None:
-            if step not in tasks:
-                tasks[step] = bars.add_task(step, total=total)
-            bars.update(tasks[step], completed=done, total=total)  # type: ignore[arg-type]
-
+    with bars() as progress:
         build(folder, size=size, progress=progress)
     typer.echo(f"{folder}: pictures.npy, index.jsonl, CREDITS.md, sources.json")

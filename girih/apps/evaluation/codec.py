@@ -27,9 +27,10 @@ def squared_error(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def measure(pipe: Any, pictures: PictureSet) -> dict[str, float]:
-    """PSNR over all and over object pixels (alpha above one half), the errors pooled over the drawings (about 256, on white)
-    of concepts that the codec's training holds out; `psnr_mean` is the mean of each picture's own PSNR. Codes used,
-    perplexity and share of the top code are over the same pictures. Raises ValueError for a set too small to hold out."""
+    """PSNR over all and over object pixels (alpha above one half), the errors pooled over the drawings (about 256, on
+    white) of concepts that the codec's training holds out; `psnr_mean` is the mean of each picture's own PSNR. Codes
+    used, perplexity and share of the top code are over the same pictures. Raises ValueError for a set too small to hold
+    out."""
     _, rows = hold_out(pictures, min(HELD_OUT, len(pictures) // 5))
     if not rows:
         raise ValueError(f"a picture set of {len(pictures)} pictures is too small to hold some out")

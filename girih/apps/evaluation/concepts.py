@@ -1,7 +1,7 @@
 """Which concepts a model is judged on, by rules that never look at a model.
 
-Knows the listed concepts, the concepts that only stand in a gallery to be confused with, and the phrases asked for. Does
-not know features, pipelines or scores.
+Knows the listed concepts, the concepts that only stand in a gallery to be confused with, and the phrases asked for.
+Does not know features, pipelines or scores.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def listed(pictures: PictureSet) -> list[str]:
     Raises ValueError when the set lacks a judging style or holds fewer than six of them.
     """
     if missing := [style for style in JUDGES if style not in pictures.styles]:
-        raise ValueError(f"the picture set has no style {missing[0]!r}; the judging gallery needs {' and '.join(JUDGES)}")
+        raise ValueError(
+            f"the picture set has no style {missing[0]!r}; the judging gallery needs {' and '.join(JUDGES)}"
+        )
     table = Path(girih.training.data.__file__).with_name("concepts.tsv").read_text("utf-8")
     labels = [line.split("\t")[0] for line in table.splitlines()[1:]]
     found = [label for label in labels if len(pictures.of.get(label, ())) == len(pictures.styles)]

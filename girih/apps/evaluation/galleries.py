@@ -18,7 +18,9 @@ class Gallery:
 
     def __init__(self, features: np.ndarray, concepts: Sequence[str], styles: Sequence[str]):
         if not len(features) == len(concepts) == len(styles):
-            raise ValueError(f"{len(features)} features, {len(concepts)} concepts and {len(styles)} styles do not match")
+            raise ValueError(
+                f"{len(features)} features, {len(concepts)} concepts and {len(styles)} styles do not match"
+            )
         self.mean = features.mean(0)
         self.features = unit(features - self.mean)
         self.concepts = np.asarray(concepts)
@@ -41,9 +43,12 @@ class Gallery:
         drawing, or with `centroid` as the mean of its drawings. A concept with no drawing left ranks last.
         """
         queries, names = self.place(features), np.unique(self.concepts)
+        column_of = {str(name): column for column, name in enumerate(names)}
+        if missing := [name for name in concepts if name not in column_of]:
+            raise ValueError(f"concept {missing[0]!r} is not in the gallery")
+        columns = np.array([column_of[name] for name in concepts])
         ranks = np.empty(len(queries), int)
         left_out = np.asarray(without if without is not None else [""] * len(queries))
-        wanted = np.asarray(concepts)
         for style in np.unique(left_out):
             asked, kept = np.flatnonzero(left_out == style), self.styles != style
             scores = np.full((len(asked), len(names)), -np.inf)
@@ -52,9 +57,7 @@ class Gallery:
                 if len(drawings):
                     targets = unit(drawings.mean(0, keepdims=True)) if centroid else drawings
                     scores[:, column] = (queries[asked] @ targets.T).max(1)
-            right = scores[names[None] == wanted[asked, None]] if np.isin(wanted[asked], names).all() else None
-            if right is None:
-                raise ValueError(f"concept {wanted[asked][~np.isin(wanted[asked], names)][0]!r} is not in the gallery")
+            right = scores[np.arange(len(asked)), columns[asked]]
             nearer = (scores > right[:, None]).sum(1)
             ranks[asked] = np.where(np.isfinite(right), nearer, len(names))
         return ranks

@@ -70,23 +70,24 @@ def _naming(naming: dict[str, Any]) -> Table:
 
 
 def _prompts(report: dict[str, Any]) -> Table:
-    table = _table("What the prompt decides", "", "value")
+    table = _table("What a prompt decides (top-1 / top-5 in %)", "", "value")
     combined, scenes, many, recall = (report[key] for key in ("combinations", "scenes", "diversity", "recall"))
-    table.add_row(f"held-out combinations ({combined['pictures']}): background right", _percent(combined["background_right"]))
+    table.add_row(
+        f"held-out combinations ({combined['pictures']}): background right", _percent(combined["background_right"])
+    )
     for key in ("reconstruction, any, nearest", "reconstruction, cross, centroid"):
         table.add_row(f"held-out combinations on blue: {key}", rate(combined[key]))
     for name, value in scenes.items():
-        table.add_row(f"both objects of a scene named, {name}", rate(value))
+        table.add_row(f"scenes, both objects named, {name}: halves; objects",
+                      f"{rate(value['halves'])}; {rate(value['objects'])}")  # fmt: skip
     for name, loss in report["caption_loss"].items():
         table.add_row(
             f"nats a token, {name.replace('_', '-')} captions: right / shuffled / gap",
             f"{loss['right']:.2f} / {loss['shuffled']:.2f} / {loss['gap']:.2f}",
         )
     table.add_row(f"{many['seeds']} seeds of {many['prompt']!r}: visibly different", str(many["different"]))
-    table.add_row(
-        "  distance threshold (mirror image; moved 2 px, other style)",
-        f"{many['threshold_mirrored']:.3f} ({many['distance_moved']:.3f}, {many['distance_other_style']:.3f})",
-    )
+    table.add_row("  pass the distance threshold: mirrored, other style",
+                  f"{_percent(many['mirrored_pass'])}, {_percent(many['other_style_pass'])}")  # fmt: skip
     table.add_row("  hits among them", rate(many["hits"]))
     table.add_row("nearest training drawing: PSNR of the picture / of the codec",
                   f"{recall['nearest_psnr']:.1f} / {recall['codec_psnr']:.1f} dB")  # fmt: skip
@@ -102,5 +103,5 @@ def _cost(report: dict[str, Any]) -> Table:
         table.add_row("seconds a picture (the first)", f"{cost['seconds']:.2f} ({cost['first_seconds']:.2f})")
         table.add_row("seconds to load", f"{cost['load_seconds']:.1f}")
         table.add_row("peak memory", f"{cost['peak_mib']:.0f} MiB")
-    table.add_row("girih, torch, seed of picture i", f"{report['girih']}, {report['torch']}, i")
+    table.add_row("girih, torch", f"{report['girih']}, {report['torch']}")
     return table

@@ -24,13 +24,15 @@ def contact_sheet(
     pipe: Any, prompts: Sequence[str], seed: int, path: Path | str, count: int = 60,
     progress: through.Progress | None = None, **options: Any,
 ) -> list[str]:  # fmt: skip
-    """Draw `count` of the prompts, picked by `seed`, picture i with seed `seed + i`, as one PNG at `path` with the prompt
-    below each picture; `options` go to the pipeline. Returns the prompts in the order of the sheet.
+    """Draw `count` of the prompts, picked by `seed`, picture i with seed `seed + i`, as one PNG at `path` with the
+    prompt below each picture; `options` go to the pipeline. Returns the prompts in the order of the sheet.
 
     Raises ValueError for no prompts, OSError for a path that cannot be written.
     """
     if not prompts or count < 1:
-        raise ValueError(f"a contact sheet needs prompts and a positive count, got {len(prompts)} prompts, count {count}")
+        raise ValueError(
+            f"a contact sheet needs prompts and a positive count, got {len(prompts)} prompts, count {count}"
+        )
     chosen = random.Random(seed).sample(list(prompts), min(count, len(prompts)))
     images = through.draw(pipe, chosen, [seed + i for i in range(len(chosen))], progress, "contact sheet", **options)
     with whole(path) as part:
@@ -39,7 +41,7 @@ def contact_sheet(
 
 
 def compose(images: np.ndarray, captions: Sequence[str]) -> Image.Image:
-    """uint8 pictures [n,3,S,S] in rows of ten with their captions below; small pictures are enlarged to 128 px or more."""
+    """uint8 pictures [n,3,S,S] in rows of ten with captions below; small pictures are enlarged to at least 128 px."""
     size = images.shape[-1]
     side = size * max(1, -(-128 // size))
     font = ImageFont.load_default(11)

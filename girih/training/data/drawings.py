@@ -54,7 +54,7 @@ def concepts(tarball: Path) -> list[dict[str, Any]]:
 def _member(tar: tarfile.TarFile, name: str) -> io.BufferedReader:
     file = tar.extractfile(name) if name in tar.getnames() else None
     if file is None:
-        raise ValueError(f"{tar.name} holds no {name}")
+        raise ValueError(f"{tar.name!s} holds no {name}")
     return file  # type: ignore[return-value]
 
 

@@ -1,0 +1,1 @@
+"""Published checkpoints of other projects: one file a project, its layout to our config and state dict."""

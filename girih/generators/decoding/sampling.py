@@ -1,0 +1,122 @@
+"""From scores to a value: temperature, top-k, top-p, min-p, and draws by Gumbel noise or inverse distribution.
+
+Knows logits and keyed noise. Does not know models or cells' neighbours. Filters are transformers' logits processors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers.generation.logits_process import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from girih.generators.decoding.noise import gumbel, uniform
+
+NEAR = 1e-4  # scores closer than this may change places with the batch size, see ``undecided``
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a value is chosen from logits.
+
+    Attributes:
+        temperature: divides the logits; 0 = always the likeliest value.
+        top_k: keep the k likeliest values; 0 = all.
+        top_p: keep the likeliest values up to this total probability, in (0, 1].
+        min_p: keep values at least this share as likely as the likeliest, in [0, 1).
+
+    Raises:
+        ValueError: naming a value out of its range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if self.top_k < 0 or int(self.top_k) != self.top_k:
+            raise ValueError(f"top_k must be a whole number of at least 0, got {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be above 0 and at most 1, got {self.top_p}")
+        if not 0 <= self.min_p < 1:
+            raise ValueError(f"min_p must be at least 0 and below 1, got {self.min_p}")
+
+    def processors(self) -> LogitsProcessorList:
+        """The filters in transformers' order: temperature, top-k, top-p, min-p."""
+        chain = LogitsProcessorList()
+        if self.temperature not in (0.0, 1.0):
+            chain.append(TemperatureLogitsWarper(float(self.temperature)))
+        if self.top_k:
+            chain.append(TopKLogitsWarper(int(self.top_k)))
+        if self.top_p < 1:
+            chain.append(TopPLogitsWarper(self.top_p))
+        if self.min_p > 0:
+            chain.append(MinPLogitsWarper(self.min_p))
+        return chain
+
+    def filter(self, logits: Tensor) -> Tensor:
+        """Logits [rows, V] with temperature applied and what is filtered out at -inf."""
+        if self.temperature == 0:
+            return logits
+        return self.processors()(torch.empty(logits.shape[0], 0, dtype=torch.long), logits)
+
+    def perturbed(self, logits: Tensor, keys: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """(filtered logits, noise) whose sum's argmax is the draw; noise is zero at temperature 0."""
+        filtered = self.filter(logits)
+        if self.temperature == 0:
+            return filtered, torch.zeros_like(filtered)
+        return filtered, gumbel(keys, cells, logits.shape[-1])
+
+    def draw(self, logits: Tensor, keys: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose a value a row by Gumbel noise.
+
+        Args:
+            logits: float32 [rows, V]; keys, cells: LongTensor [rows], see ``noise``.
+
+        Returns:
+            (values LongTensor [rows], undecided bool [rows]).
+        """
+        filtered, noise = self.perturbed(logits, keys, cells)
+        return (filtered + noise).argmax(-1), self.undecided(logits, filtered, noise)
+
+    def undecided(self, logits: Tensor, filtered: Tensor, noise: Tensor) -> Tensor:
+        """bool [rows]: the choice hangs on differences that rounding could turn.
+
+        Either the two best perturbed scores lie within ``NEAR``, or the border of a filter does and a value at that
+        border is, or would be, the choice.
+        """
+        perturbed = filtered + noise
+        best = perturbed.topk(min(2, perturbed.shape[-1]), dim=-1).values
+        near = best[:, 0] - best[:, -1] < NEAR if best.shape[1] > 1 else torch.zeros_like(best[:, 0], dtype=torch.bool)
+        kept = filtered.isfinite()
+        if bool(kept.all()):
+            return near
+        scores = logits / self.temperature
+        lowest = torch.where(kept, scores, torch.inf).amin(-1, keepdim=True)
+        highest = torch.where(kept, -torch.inf, scores).amax(-1, keepdim=True)
+        # A cumulative border (top-p) can move by one value even across a gap; a plain threshold only within NEAR.
+        fragile = (lowest - highest < NEAR)[:, 0] | (self.top_p < 1)
+        border = (scores >= highest - NEAR) & (scores <= lowest + NEAR)
+        outsider = torch.where(border & ~kept, scores + noise, -torch.inf).amax(-1)
+        chosen_at_border = border.gather(-1, perturbed.argmax(-1, keepdim=True))[:, 0]
+        return near | fragile & (chosen_at_border | (outsider > best[:, 0] - NEAR))
+
+
+def inverse_draw(logits: Tensor, keys: Tensor, cells: Tensor) -> Tensor:
+    """Choose by one uniform number a row through the cumulative distribution: LongTensor [rows].
+
+    One draw decides a value whatever the vocabulary's size; neighbouring values share noise, unlike with Gumbel.
+    """
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    target = uniform(keys, cells, 1) * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target)[:, 0].clamp(max=logits.shape[-1] - 1)

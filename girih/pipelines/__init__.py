@@ -1,0 +1,1 @@
+"""One file a task, diffusers-style: check inputs -> prompt -> decode loop -> signal."""

@@ -1,0 +1,93 @@
+"""What a pipeline call must satisfy: one clear line for each thing that is wrong.
+
+Knows arguments and limits. Does not draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from girih.names import unknown
+
+OUTPUT_TYPES = ("pil", "np", "pt", "latent")
+
+
+def components(codec: Any, generator: Any) -> None:
+    """Codec and generator must speak the same tokens."""
+    if codec is not None and codec.spec.vocab_size != generator.spec.vocab_size:
+        raise ValueError(f"the codec has {codec.spec.vocab_size} token values, the generator {generator.spec.vocab_size}")
+
+
+def need_codec(codec: Any) -> Any:
+    if codec is None:
+        raise ValueError("this pipeline has no codec: pass codec=..., or ask for output_type='latent'")
+    return codec
+
+
+def inputs(pipe: Any, prompt: Any, class_labels: Any, prompt_embeds: Any, negative_prompt: Any, per_prompt: int,
+           guidance_scale: float, style: str | None, image: Any, mask_image: Any, strength: float | None, best_of: int,
+           scorer: Any, output_type: str, callback_names: Sequence[str]) -> int:
+    """Number of pictures of a call. Raises ValueError naming what is wrong."""
+    if output_type not in OUTPUT_TYPES:
+        raise unknown("output_type", str(output_type), OUTPUT_TYPES)
+    if output_type != "latent" or image is not None:
+        need_codec(pipe.codec)
+    if not isinstance(per_prompt, int) or per_prompt < 1:
+        raise ValueError(f"num_images_per_prompt must be a whole number of at least 1, got {per_prompt}")
+    if not guidance_scale >= 0:
+        raise ValueError(f"guidance_scale must be at least 0, got {guidance_scale}")
+    if extra := [name for name in callback_names if name not in pipe._callback_tensor_inputs]:
+        raise unknown("callback tensor", extra[0], pipe._callback_tensor_inputs)
+    if style is not None and style not in pipe.config.styles:
+        raise unknown("style", style, pipe.config.styles)
+    count = _rows(pipe, prompt, class_labels, prompt_embeds) * per_prompt
+    if isinstance(negative_prompt, (list, tuple)) and len(negative_prompt) * per_prompt != count:
+        raise ValueError(f"{len(negative_prompt)} negative prompts for {count // per_prompt} prompts; give one, or as many")
+    if image is None and (mask_image is not None or strength is not None):
+        raise ValueError("mask_image and strength change a picture: give it as image=")
+    if image is not None and mask_image is None and strength is None:
+        raise ValueError("image needs mask_image (what to redraw) or strength in [0, 1] (how much)")
+    if strength is not None and not 0 <= strength <= 1:
+        raise ValueError(f"strength must be between 0 and 1, got {strength}")
+    if not isinstance(best_of, int) or best_of < 1:
+        raise ValueError(f"best_of must be a whole number of at least 1, got {best_of}")
+    if best_of > 1 and scorer is None:
+        raise ValueError(f"best_of={best_of} needs a scorer")
+    return count
+
+
+def _rows(pipe: Any, prompt: Any, class_labels: Any, prompt_embeds: Any) -> int:
+    given = [name for name, value in (("prompt", prompt), ("class_labels", class_labels),
+                                      ("prompt_embeds", prompt_embeds)) if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"give one of prompt, class_labels and prompt_embeds, got {' and '.join(given) or 'none'}")
+    if class_labels is not None:
+        classes = getattr(pipe.generator.conditioner, "num_classes", None)
+        if classes is None:
+            raise ValueError("this model is not conditioned on classes: give a prompt")
+        labels = [class_labels] if isinstance(class_labels, int) else list(class_labels)
+        if wrong := [label for label in labels if not 0 <= int(label) < classes]:
+            raise ValueError(f"class label {wrong[0]} is outside 0 to {classes - 1}")
+        return len(labels)
+    if prompt_embeds is not None:
+        return int(prompt_embeds.shape[0])
+    prompts = [prompt] if isinstance(prompt, str) else prompt
+    if not isinstance(prompts, (list, tuple)) or not all(isinstance(text, str) for text in prompts):
+        raise ValueError(f"prompt must be a string or a list of strings, got {type(prompt).__name__}")
+    if not prompts or not all(text.strip() for text in prompts):
+        raise ValueError("a prompt must not be empty")
+    if pipe.text_encoder is None or pipe.tokenizer is None:
+        raise ValueError("this model has no text encoder: give class_labels or prompt_embeds")
+    return len(prompts)
+
+
+def generators(generator: Any, count: int) -> list[torch.Generator | None]:
+    """One generator, or as many as pictures."""
+    if not isinstance(generator, (list, tuple)):
+        return [generator]
+    if len(generator) != count:
+        raise ValueError(f"{len(generator)} generators for {count} pictures; give one, or as many as pictures")
+    return list(generator)

@@ -1,0 +1,385 @@
+"""Pictures from prompts, classes or text features, through image tokens.
+
+Knows the order of a call: check inputs -> keys -> prompt -> decode loop -> pixels. Does not know networks or strategies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import DiffusionPipeline
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+
+from girih.generators.conditioning import Condition, PlanConditioner, TextEncoder
+from girih.generators.decoding.autoregressive import Autoregressive
+from girih.generators.decoding.guidance import Guidance
+from girih.generators.decoding.noise import sample_keys, uniform
+from girih.generators.decoding.sampling import Sampling
+from girih.generators.decoding.state import State
+from girih.generators.next_token import NextTokenGenerator
+from girih.names import unknown
+from girih.pipelines import checks
+from girih.pipelines.prompts import complete, tokenize
+from girih.tokenizers.image import ImageTokenizer
+
+DECODINGS = {"plain": Autoregressive}
+_VARIATION = 1  # noise component of what a prompt leaves open
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
+
+@dataclass
+class ImagePipelineOutput(BaseOutput):
+    """Result of ``ImagePipeline``.
+
+    Attributes:
+        images: list of PIL pictures, np [B, H, W, 3] or pt [B, 3, H, W] in [0, 1], or tokens [B, h, w] for "latent".
+        interrupted: the call was stopped; cells not known then show the mean token.
+        stats: counters of the decoding.
+    """
+
+    images: list[Image.Image] | np.ndarray | Tensor
+    interrupted: bool = False
+    stats: dict[str, int] | None = None
+
+
+class ImagePipeline(DiffusionPipeline):
+    """Draws pictures with a next-token generator and an image tokenizer.
+
+    Args:
+        codec: pictures <-> tokens; None: only ``output_type="latent"``.
+        generator: predicts tokens.
+        decoding: how; see ``girih.generators.decoding``.
+        tokenizer, text_encoder: for models that read words (or T5, for LlamaGen's text models); else None.
+        styles, backgrounds: names a caption may end with; the first background is the default one.
+        flip_share: share of seeds that draw mirrored where the prompt leaves it open.
+        defaults: ``guidance_scale``, ``temperature``, ``top_k``, ``top_p`` where a call gives none.
+    """
+
+    model_cpu_offload_seq = "text_encoder->generator->codec"
+    _optional_components = ["codec", "tokenizer", "text_encoder"]
+    _callback_tensor_inputs = ["latents", "known"]
+
+    def __init__(self, codec: ImageTokenizer | None, generator: NextTokenGenerator, decoding: Autoregressive,
+                 tokenizer: Any = None, text_encoder: Any = None, styles: Sequence[str] = (),
+                 backgrounds: Sequence[str] = (), flip_share: float = 0.0,
+                 defaults: dict[str, float] | None = None) -> None:
+        super().__init__()
+        checks.components(codec, generator)
+        self.register_modules(codec=codec, generator=generator, decoding=decoding, tokenizer=tokenizer,
+                              text_encoder=text_encoder)
+        self.register_to_config(styles=list(styles), backgrounds=list(backgrounds), flip_share=flip_share,
+                                defaults=dict(defaults or {}))
+        self.image_processor = VaeImageProcessor(vae_scale_factor=codec.downscale if codec else 1)
+        self._num_timesteps = len(generator.layout)
+        self._guidance_scale = 1.0
+        self._interrupt = False
+
+    @property
+    def num_timesteps(self) -> int:
+        return self._num_timesteps
+
+    @property
+    def guidance_scale(self) -> float:
+        return self._guidance_scale
+
+    @property
+    def do_classifier_free_guidance(self) -> bool:
+        return self._guidance_scale != 1.0
+
+    @property
+    def interrupt(self) -> bool:
+        return self._interrupt
+
+    @staticmethod
+    def find_decoding(decoding: Any) -> Autoregressive:
+        """A decoding by name, or the object itself. Raises ValueError naming the nearest name."""
+        if isinstance(decoding, str):
+            if decoding not in DECODINGS:
+                raise unknown("decoding", decoding, DECODINGS)
+            return DECODINGS[decoding]()
+        return decoding
+
+    # --- pictures and tokens ---------------------------------------------------------------------------------------
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Pictures [B, 3, H, W] in [-1, 1] -> tokens [B, h, w]."""
+        return checks.need_codec(self.codec).encode(images)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, h, w] -> pictures [B, 3, H, W], nominally [-1, 1]; one by one, so that none depends on another."""
+        codec = checks.need_codec(self.codec)
+        return torch.cat([codec.decode(row[None]) for row in tokens])
+
+    def mean_token(self) -> int:
+        """The token whose code vector lies nearest to the mean of all: what a cell shows before it is known."""
+        quantize = checks.need_codec(self.codec).quantize
+        codes = quantize.lookup(torch.arange(quantize.vocab_size, device=self._execution_device)[None, None])[0, :, 0]
+        return int((codes - codes.mean(1, keepdim=True)).square().sum(0).argmin())
+
+    # --- the condition ---------------------------------------------------------------------------------------------
+
+    def encode_prompt(self, prompt: str | Sequence[str] | None = None, negative_prompt: str | Sequence[str] | None = None,
+                      num_images_per_prompt: int = 1, style: str | None = None, generator: Generators = None,
+                      prompt_embeds: Tensor | None = None, negative_prompt_embeds: Tensor | None = None,
+                      prompt_attention_mask: Tensor | None = None, keys: Tensor | None = None,
+                      ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(prompt_embeds, negative_prompt_embeds, attention mask or None), one row a picture.
+
+        What a prompt leaves open (style, mirroring) is drawn from ``keys``, or from what ``generator`` would give; the
+        generator is not advanced. Every row is computed alone, so it does not depend on the others.
+        """
+        device = self._execution_device
+        if prompt_embeds is None:
+            prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
+            prompts = [text for text in prompts for _ in range(num_images_per_prompt)]
+            if keys is None:
+                keys = sample_keys([_clone(g) for g in _generators(generator)], len(prompts))
+            prompt_embeds, prompt_attention_mask = self._read(self._captions(prompts, style, keys), device)
+            rows = len(prompts)
+        else:
+            prompt_embeds = prompt_embeds.to(device).repeat_interleave(num_images_per_prompt, 0)
+            if prompt_attention_mask is not None:
+                prompt_attention_mask = prompt_attention_mask.to(device).repeat_interleave(num_images_per_prompt, 0)
+            rows = prompt_embeds.shape[0]
+        if negative_prompt_embeds is not None:
+            negative_prompt_embeds = negative_prompt_embeds.to(device)
+            if negative_prompt_embeds.shape[0] != rows:
+                negative_prompt_embeds = negative_prompt_embeds.repeat_interleave(num_images_per_prompt, 0)
+        elif negative_prompt is not None:
+            texts = [negative_prompt] * rows if isinstance(negative_prompt, str) else [
+                text for text in negative_prompt for _ in range(num_images_per_prompt)]
+            negative_prompt_embeds, _ = self._read([(text or "", "") for text in texts], device)
+        else:
+            negative_prompt_embeds = self._null(rows)
+        return prompt_embeds, negative_prompt_embeds, prompt_attention_mask
+
+    def _captions(self, prompts: Sequence[str], style: str | None, keys: Tensor) -> list[tuple[str, str]]:
+        styles, backgrounds = self.config.styles, self.config.backgrounds
+        if not styles or not backgrounds:
+            return [(prompt, "") for prompt in prompts]
+        draws = uniform(keys, torch.zeros_like(keys), 2, component=_VARIATION).tolist()
+        return [
+            complete(prompt, style or styles[int(which * len(styles))], backgrounds[0],
+                     mirror < self.config.flip_share, styles, backgrounds)
+            for prompt, (which, mirror) in zip(prompts, draws, strict=True)
+        ]
+
+    def _read(self, captions: Sequence[tuple[str, str]], device: torch.device) -> tuple[Tensor, Tensor | None]:
+        if isinstance(self.text_encoder, TextEncoder):
+            words = tokenize(self.tokenizer, captions).to(device)
+            return torch.cat([self.text_encoder(row[None]) for row in words]), None
+        tokens = self.generator.conditioner.tokens
+        read = self.tokenizer([text + ending for text, ending in captions], padding="max_length", truncation=True,
+                              max_length=tokens, return_tensors="pt").to(device)
+        features = [self.text_encoder(input_ids=i[None], attention_mask=m[None])[0]
+                    for i, m in zip(read.input_ids, read.attention_mask, strict=True)]
+        # LlamaGen stands the real tokens at the end of the prefix, zeros before them.
+        order = read.attention_mask.argsort(dim=1, stable=True)
+        visible = read.attention_mask.gather(1, order)
+        left = torch.cat(features).gather(1, order[..., None].expand(-1, -1, features[0].shape[-1]))
+        return left * visible[..., None], visible.bool()
+
+    def _null(self, rows: int) -> Tensor:
+        """Inputs that stand for no text, one row a picture."""
+        if not isinstance(self.generator.conditioner, PlanConditioner):
+            return self.generator.conditioner.null(rows)
+        words = torch.zeros(1, self.tokenizer.model_max_length, dtype=torch.long, device=self._execution_device)
+        words[0, 0] = self.tokenizer.convert_tokens_to_ids("<null>")
+        return self.text_encoder(words).expand(rows, -1)
+
+    def condition(self, positive: Tensor, negative: Tensor | None, mask: Tensor | None = None) -> Condition:
+        """The generator's condition for rows, below them their guided partners if ``negative`` is given."""
+        def one(inputs: Tensor) -> Condition:
+            extra = (mask,) if mask is not None else ()
+            rows = [self.generator.condition(inputs[i : i + 1], *(e[i : i + 1] for e in extra))
+                    for i in range(inputs.shape[0])]
+            return Condition.concat(*rows)
+
+        return one(positive) if negative is None else Condition.concat(one(positive), one(negative))
+
+    @torch.no_grad()
+    def caption_loss(self, tokens: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Nats a token of pictures' tokens [B, h, w] under full captions, float32 [B]."""
+        embeds, _ = self._read([(prompt, "") for prompt in prompts], self._execution_device)
+        steps = self.generator.layout.to_steps(tokens.to(self._execution_device))
+        return self.generator.nats(steps, self.condition(embeds, None)).mean(1)
+
+    # --- the call --------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def __call__(self, prompt: str | Sequence[str] | None = None, negative_prompt: str | Sequence[str] | None = None,
+                 guidance_scale: float | None = None, num_images_per_prompt: int = 1, generator: Generators = None,
+                 temperature: float | None = None, top_k: int | None = None, top_p: float | None = None,
+                 min_p: float | None = None, style: str | None = None, class_labels: int | Sequence[int] | None = None,
+                 prompt_embeds: Tensor | None = None, negative_prompt_embeds: Tensor | None = None,
+                 prompt_attention_mask: Tensor | None = None, image: Any = None, mask_image: Any = None,
+                 strength: float | None = None, best_of: int = 1,
+                 scorer: Callable[[list[Image.Image], list[str | None]], Sequence[float]] | None = None,
+                 decoding: Any = None, output_type: str = "pil", return_dict: bool = True,
+                 callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
+                 callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)) -> ImagePipelineOutput | tuple:
+        """Draw pictures.
+
+        Args:
+            prompt: what to draw, one or several; or ``class_labels`` (class models), or ``prompt_embeds`` (text vectors
+                [B, D] or features [B, T, D] with ``prompt_attention_mask`` [B, T]).
+            negative_prompt, negative_prompt_embeds: what guidance leads away from; default: no text.
+            guidance_scale: 1 = none. temperature: 0 = always the likeliest token. top_k (0 = off), top_p, min_p: filters.
+            num_images_per_prompt: pictures a prompt.
+            generator: one ``torch.Generator`` (samples take its successive draws) or a list, one a picture.
+            style: one of the model's styles; None = drawn from the seed.
+            image, mask_image: keep the tokens of ``image`` where the mask is black.
+            image, strength: keep the first ``1 - strength`` of its tokens.
+            best_of, scorer: draw so many a picture and keep the one with the highest ``scorer(images, prompts)``.
+            decoding: name or object, for this call only.
+            output_type: "pil", "np", "pt" or "latent".
+            callback_on_step_end: called as ``(pipe, step, step, tensors)`` with "latents" [B, h, w] (tokens so far) and
+                "known" [B, h, w]; may return replacements; setting ``pipe._interrupt`` stops.
+
+        Raises:
+            ValueError: naming the argument and its limit.
+        """
+        state = None
+        run = self._run(
+            prompt, negative_prompt, guidance_scale, num_images_per_prompt, generator,
+            {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}, style, class_labels,
+            prompt_embeds, negative_prompt_embeds, prompt_attention_mask, image, mask_image, strength, best_of, scorer,
+            decoding, output_type, callback_on_step_end_tensor_inputs)
+        layout = self.generator.layout
+        self._num_timesteps = len(layout)
+        with self.progress_bar(total=len(layout)) as bar:
+            for state in run:
+                bar.update(state.step - bar.n)
+                if callback_on_step_end is not None:
+                    tensors = {"latents": layout.to_cells(state.tokens), "known": layout.to_cells(state.known)}
+                    given = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
+                    changed = callback_on_step_end(self, state.step - 1, state.step - 1, given) or {}
+                    if "latents" in changed:
+                        state.tokens = layout.to_steps(changed["latents"])
+                if self._interrupt:
+                    break
+        assert state is not None
+        interrupted = not bool(state.known.all())
+        tokens = layout.to_cells(state.tokens)
+        if interrupted and self.codec is not None:
+            tokens = torch.where(layout.to_cells(state.known), tokens, self.mean_token())
+        if best_of > 1:
+            tokens = self._best(tokens, best_of, scorer, prompt, num_images_per_prompt)
+        images = tokens if output_type == "latent" else self.image_processor.postprocess(
+            self.decode(tokens).float(), output_type=output_type)
+        self.maybe_free_model_hooks()
+        if not return_dict:
+            return (images,)
+        return ImagePipelineOutput(images=images, interrupted=interrupted, stats=dict(state.stats))
+
+    @torch.no_grad()
+    def stream(self, prompt: str | Sequence[str] | None = None, every: int = 8,
+               **options: Any) -> Iterator[tuple[int, list[Image.Image], Tensor]]:
+        """Yield (step, previews, known [B, h, w]) every ``every`` steps and at the end; options as for a call."""
+        names = ("negative_prompt", "guidance_scale", "num_images_per_prompt", "generator")
+        first = {name: options.pop(name, None) for name in names}
+        sampling = {name: options.pop(name, None) for name in ("temperature", "top_k", "top_p", "min_p")}
+        rest = ("style", "class_labels", "prompt_embeds", "negative_prompt_embeds", "prompt_attention_mask", "image",
+                "mask_image", "strength", "decoding")
+        if extra := sorted(set(options) - set(rest)):
+            raise unknown("option", extra[0], (*names, *sampling, *rest, "every"))
+        layout, mean = self.generator.layout, self.mean_token()
+        run = self._run(prompt, first["negative_prompt"], first["guidance_scale"], first["num_images_per_prompt"] or 1,
+                        first["generator"], sampling, *(options.get(name) for name in rest[:-1]), 1, None,
+                        options.get("decoding"), "pil", ())
+        for state in run:
+            if state.step % every == 0 or state.step == len(layout):
+                known = layout.to_cells(state.known)
+                shown = self.decode(torch.where(known, layout.to_cells(state.tokens), mean))
+                yield state.step, self.image_processor.postprocess(shown.float(), output_type="pil"), known
+        self.maybe_free_model_hooks()
+
+    def _run(self, prompt: Any, negative_prompt: Any, guidance_scale: float | None, num_images_per_prompt: int,
+             generator: Generators, sampling: dict[str, Any], style: str | None, class_labels: Any,
+             prompt_embeds: Tensor | None, negative_prompt_embeds: Tensor | None, prompt_attention_mask: Tensor | None,
+             image: Any, mask_image: Any, strength: float | None, best_of: int, scorer: Any, decoding: Any,
+             output_type: str, callback_names: Sequence[str]) -> Iterator[State]:
+        """Check, prepare and decode: yields the call's state after each step."""
+        defaults = {"guidance_scale": 1.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
+                    **self.config.defaults}
+        scale = defaults.pop("guidance_scale") if guidance_scale is None else guidance_scale
+        defaults.pop("guidance_scale", None)
+        chosen = Sampling(**{k: v if sampling[k] is None else sampling[k] for k, v in defaults.items()})
+        decoding = self.decoding if decoding is None else self.find_decoding(decoding)
+        count = checks.inputs(self, prompt, class_labels, prompt_embeds, negative_prompt, num_images_per_prompt, scale,
+                              style, image, mask_image, strength, best_of, scorer, output_type, callback_names)
+        generators = checks.generators(generator, count)
+        self._interrupt, self._guidance_scale = False, scale
+        keys = sample_keys(generators, count)
+        device = self._execution_device
+        mask = None
+        if class_labels is not None:
+            labels = torch.as_tensor([class_labels] if isinstance(class_labels, int) else class_labels, device=device)
+            positive = labels.repeat_interleave(num_images_per_prompt)
+            negative = self.generator.conditioner.null(count)
+        else:
+            positive, negative, mask = self.encode_prompt(
+                prompt, negative_prompt, num_images_per_prompt, style, None, prompt_embeds, negative_prompt_embeds,
+                prompt_attention_mask, keys)
+        guide = Guidance(scale, decoding.config.get("guidance_interval", -1))
+        condition = self.condition(positive, negative if guide.paired else None, mask)
+        tokens, known = self._given(image, mask_image, strength, count, device)
+        if best_of > 1:
+            rows = torch.arange(count, device=device).repeat_interleave(best_of)
+            both = torch.cat((rows, rows + count)) if guide.paired else rows
+            condition, tokens, known = condition.select(both), tokens[rows], known[rows]
+            keys = torch.stack([keys + 7919 * i for i in range(best_of)], 1).flatten()
+        exact = self.generator.dtype == torch.float32 and not getattr(self.generator, "approximate", False)
+        state = State(tokens, known, keys.to(device), condition, chosen, canonical=exact)
+        yield from decoding({"generator": self.generator}, state, guide)
+
+    def _given(self, image: Any, mask_image: Any, strength: float | None, count: int,
+               device: torch.device) -> tuple[Tensor, Tensor]:
+        """(tokens, known) by step: what an input picture fixes."""
+        layout = self.generator.layout
+        tokens = torch.zeros(count, len(layout), dtype=torch.long, device=device)
+        known = torch.zeros_like(tokens, dtype=torch.bool)
+        if image is None:
+            return tokens, known
+        height, width = (side * self.codec.downscale for side in layout.shape)
+        pixels = self.image_processor.preprocess(image, height=height, width=width).to(device, self.codec.dtype)
+        tokens = layout.to_steps(self.encode(pixels))
+        tokens = tokens.repeat_interleave(count // tokens.shape[0], 0)
+        if mask_image is not None:
+            processor = VaeImageProcessor(1, do_normalize=False, do_binarize=True, do_convert_grayscale=True)
+            mask = processor.preprocess(mask_image, height=height, width=width).to(device)
+            redraw = F.max_pool2d(mask[:, :1].float(), self.codec.downscale)[:, 0] > 0
+            keep = layout.to_steps(~redraw)
+            known = keep.repeat_interleave(count // keep.shape[0], 0)
+        if strength is not None:
+            known = known.clone()
+            known[:, : round((1 - strength) * len(layout))] = True
+        return tokens, known
+
+    def _best(self, tokens: Tensor, best_of: int, scorer: Any, prompt: Any, num_images_per_prompt: int) -> Tensor:
+        images = self.image_processor.postprocess(self.decode(tokens).float(), output_type="pil")
+        prompts = [prompt] if isinstance(prompt, str) or prompt is None else list(prompt)
+        repeated = [text for text in prompts for _ in range(len(images) // len(prompts))]
+        scores = torch.as_tensor(scorer(images, repeated), dtype=torch.float64).reshape(-1, best_of)
+        picked = scores.argmax(1) + torch.arange(len(scores)) * best_of
+        return tokens[picked.to(tokens.device)]
+
+
+def _generators(generator: Generators) -> list[torch.Generator | None]:
+    return list(generator) if isinstance(generator, Sequence) else [generator]
+
+
+def _clone(generator: torch.Generator | None) -> torch.Generator | None:
+    if generator is None:
+        return None
+    copy = torch.Generator(generator.device)
+    copy.set_state(generator.get_state())
+    return copy
