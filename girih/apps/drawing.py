@@ -80,6 +80,8 @@ def draw(request: Request, quiet: bool = True) -> Iterator[tuple[Request, Image.
     given = {"image": _open(request.image), "mask_image": _open(request.mask)}  # before the slow part
     loading = {} if request.decoding is None else {"decoding": request.decoding}
     pipe = girih.load(request.model, **loading)
+    if not hasattr(pipe, "set_progress_bar_config"):  # a tokenizer's folder, say
+        raise ValueError(f"{request.model} holds a {type(pipe).__name__} alone, which draws nothing from prompts")
     if request.int8:
         pipe = girih.optimize(pipe, int8=True)
     pipe.set_progress_bar_config(disable=quiet)

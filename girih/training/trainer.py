@@ -113,10 +113,10 @@ class Trainer:
 
     def __init__(self, objective: Objective, settings: TrainSettings, out: Path | str, resume: bool = False):
         self.settings, self.out = settings, Path(out)
-        bf16 = settings.precision == "bf16"
         # One loss may leave some weights of an objective unused (a dropped condition, say).
         unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-        self.accelerator = Accelerator(mixed_precision="bf16" if bf16 else "no", kwargs_handlers=[unused])
+        # Said outright: accelerate sees several processes on a machine without an accelerator only when told.
+        self.accelerator = Accelerator(cpu=not torch.accelerator.is_available(), kwargs_handlers=[unused])
         self.main = self.accelerator.is_main_process
         self.step, self.elapsed, self.interrupted = 0, 0.0, False
         self._stop = False
@@ -208,7 +208,7 @@ class Trainer:
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * rate
-        with self.accelerator.autocast():
+        with self._autocast():
             loss, metrics = self.model(_to(batch, self.accelerator.device))
         self.accelerator.backward(loss)
         norm = self.accelerator.clip_grad_norm_(self.trained, settings.clip)
@@ -222,7 +222,7 @@ class Trainer:
 
     def _look(self, progress: Progress, evaluate: bool, sample: bool) -> dict[str, float]:
         report: dict[str, float] = {}
-        with self._averaged(), torch.no_grad(), self.accelerator.autocast():
+        with self._averaged(), torch.no_grad(), self._autocast():
             if evaluate:
                 report = self.objective.evaluate()
                 self.objective.export(self.out)
@@ -234,6 +234,11 @@ class Trainer:
         if report:
             progress.report(self.step, self.elapsed, report)
         return report
+
+    def _autocast(self) -> torch.autocast:
+        # Not accelerate's, which holds one precision a process: two trainings of one program may differ.
+        kind = self.accelerator.device.type
+        return torch.autocast(kind, torch.bfloat16, enabled=self.settings.precision == "bf16")
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

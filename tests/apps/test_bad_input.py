@@ -71,6 +71,12 @@ def test_an_unknown_model_names_the_nearest(run: Run, monkeypatch: pytest.Monkey
     assert code == 2 and "did you mean 'image'" in err
 
 
+def test_a_model_that_is_no_pipeline(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(vars(girih), "load", lambda model, **options: SimpleNamespace())
+    code, _, err = run("image", "a cat", "--model", "codec/")
+    assert code == 2 and "codec/ holds a SimpleNamespace alone" in err
+
+
 def test_a_full_disk_leaves_nothing(run: Run, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     def write(self: Image.Image, file: Path, **options: Any) -> None:
         Path(file).write_bytes(b"half a picture")

@@ -100,16 +100,16 @@ def test_the_mix_of_backgrounds_is_what_it_says(folder):
 def test_a_few_steps_on_ones_own_folder_make_a_codec(folder, tmp_path):
     recipe = tmp_path / "small.toml"
     recipe.write_text(
-        'objective = "tokenizer"\n[train]\nsteps = 60\nbatch_size = 8\nlr = 5e-3\neval_every = 30\nsample_every = 60\n'
+        'objective = "tokenizer"\n[train]\nsteps = 150\nbatch_size = 8\nlr = 1e-2\neval_every = 75\nsample_every = 99\n'
         f"[data]\nfolder = {str(folder)!r}\nsize = 32\n[codec]\n"
         + "".join(f"{name} = {value}\n" for name, value in CODEC.items())
     )
     report = train(str(recipe), out=str(tmp_path / "out"))
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     psnr = [line["eval/psnr"] for line in lines if "eval/psnr" in line]
-    assert len(psnr) == 2 and psnr[1] > psnr[0] and report["psnr"] == psnr[1] > 12
-    assert report["step"] == 60 and report["codes_used"] > 5
-    with Image.open(tmp_path / "out" / "samples" / "0000060.png") as grid:
+    assert len(psnr) == 2 and report["psnr"] == psnr[1] > psnr[0] + 0.5
+    assert report["step"] == 150 and report["codes_used"] > 5
+    with Image.open(tmp_path / "out" / "samples" / "0000150.png") as grid:
         assert grid.size == (12 * 32, 2 * 32)
     codec = ImageTokenizer.from_pretrained(tmp_path / "out" / "codec", torch_dtype=torch.float32)
     assert codec.spec.shape == (4, 4)

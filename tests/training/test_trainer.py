@@ -176,9 +176,9 @@ def test_two_processes_train_one_model(tmp_path):
         "trainer = Trainer(Line(), TrainSettings(**SETTINGS), sys.argv[1])\n"
         "assert trainer.accelerator.num_processes == 2\n"
         "report = trainer.fit()\n"
-        "print('weight', float(trainer.objective.net[0].weight.sum()), flush=True)\n"
+        "print('weight', trainer.objective.net[0].weight.sum().item(), flush=True)\n"
     )
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [*launch, "--main_process_port", "0", str(script), str(tmp_path / "out")]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

@@ -12,6 +12,7 @@ from diffusers import ConfigMixin, SchedulerMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
+from girih.generators.conditioning import Condition
 from girih.generators.decoding.guidance import Guidance
 from girih.generators.decoding.sampling import Sampling
 from girih.generators.decoding.state import State
@@ -71,7 +72,7 @@ def settle(generator: NextTokenGenerator, state: State, guide: Guidance, row: in
 
 
 @torch.no_grad()
-def greedy(generator: NextTokenGenerator, condition, guide: Guidance | None = None) -> Tensor:  # type: ignore[no-untyped-def]
+def greedy(generator: NextTokenGenerator, condition: Condition, guide: Guidance | None = None) -> Tensor:
     """The likeliest token of every step, LongTensor [rows, steps]; ``condition`` holds the guided pair if there is one."""
     guide = guide or Guidance()
     rows = condition.rows // (2 if guide.paired else 1)
