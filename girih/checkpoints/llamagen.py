@@ -225,7 +225,7 @@ def load_gpt(path: str | Path, **known: Any) -> tuple[dict[str, Any], dict[str, 
 def convert_gpt(path: str | Path, out_dir: str | Path, known: Mapping[str, Any] | None = None) -> None:
     """Write a published generator file as a :class:`NextTokenGenerator` folder that ``girih.load`` reads.
 
-    The folder appears whole or not at all. Raises ValueError for a bad file or when ``out_dir`` holds something already.
+    The folder appears whole or not at all. Raises ValueError for a bad file or when ``out_dir`` is not empty.
     """
     config, state = load_gpt(path, **(known or {}))
     generator = NextTokenGenerator.from_config(config)

@@ -1,1 +1,1 @@
-"""What comes next: networks that predict tokens, and the strategies that ask them. Knows tokens, never signals or files."""
+"""What comes next: networks that predict tokens, and strategies that ask them. Knows tokens, never signals or files."""

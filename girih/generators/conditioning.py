@@ -6,7 +6,8 @@ sequence that follows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +50,7 @@ class Condition:
         return conditions[0]._map(torch.cat, *conditions)
 
     @staticmethod
-    def _map(fn, *conditions: Condition) -> Condition:  # type: ignore[no-untyped-def]
+    def _map(fn: Callable[[list[Tensor]], Tensor], *conditions: Condition) -> Condition:
         first = conditions[0]
 
         def over(name: str) -> Tensor | None:
@@ -59,7 +60,8 @@ class Condition:
             tuple(fn(list(parts)) for parts in zip(*layers, strict=True))
             for layers in zip(*(c.modulation or [] for c in conditions), strict=True)
         ]
-        return replace(first, prefix=over("prefix"), visible=over("visible"), plan=over("plan"), modulation=modulation)
+        prefix = fn([c.prefix for c in conditions])
+        return Condition(prefix, over("visible"), over("plan"), modulation)
 
 
 class ClassConditioner(nn.Module):
@@ -88,6 +90,7 @@ class FeatureConditioner(nn.Module):
     def __init__(self, dim: int, feature_dim: int, tokens: int) -> None:
         super().__init__()
         self.tokens = tokens
+        self.null_features: Tensor
         self.up = nn.Linear(feature_dim, dim, bias=False)
         self.down = nn.Linear(dim, dim, bias=False)
         self.register_buffer("null_features", torch.randn(tokens, feature_dim) / feature_dim**0.5)

@@ -77,6 +77,7 @@ class DigitEmbedding(nn.Module):
     def __init__(self, dim: int, levels: tuple[int, ...]) -> None:
         super().__init__()
         self.levels = levels
+        self.offsets: Tensor
         self.table = nn.Embedding(sum(levels), dim)
         offsets = torch.tensor([0, *levels[:-1]]).cumsum(0)
         self.register_buffer("offsets", offsets, persistent=False)

@@ -136,7 +136,7 @@ class NextTokenGenerator(ModelMixin, ConfigMixin):
         return self.core(x, Stream(mask, rotary, cache), condition.modulation)
 
     def logits(self, tokens: Tensor, condition: Condition) -> Tensor:
-        """Teacher-forced float32 logits [rows, n + 1, vocab]: entry k scores step k given tokens [rows, n] before it."""
+        """Teacher-forced float32 logits [rows, n + 1, vocab]: entry k scores step k given ``tokens[:, :k]``."""
         return self.head.scores(self.forward(tokens, condition)[:, self.prefix - 1 :])
 
     def nats(self, tokens: Tensor, condition: Condition, inputs: Tensor | None = None) -> Tensor:

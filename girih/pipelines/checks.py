@@ -5,7 +5,6 @@ Knows arguments and limits. Does not draw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,8 @@ OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 def components(codec: Any, generator: Any) -> None:
     """Codec and generator must speak the same tokens."""
     if codec is not None and codec.spec.vocab_size != generator.spec.vocab_size:
-        raise ValueError(f"the codec has {codec.spec.vocab_size} token values, the generator {generator.spec.vocab_size}")
+        sizes = codec.spec.vocab_size, generator.spec.vocab_size
+        raise ValueError(f"the codec has {sizes[0]} token values, the generator {sizes[1]}")
 
 
 def need_codec(codec: Any) -> Any:
@@ -27,36 +27,35 @@ def need_codec(codec: Any) -> Any:
     return codec
 
 
-def inputs(pipe: Any, prompt: Any, class_labels: Any, prompt_embeds: Any, negative_prompt: Any, per_prompt: int,
-           guidance_scale: float, style: str | None, image: Any, mask_image: Any, strength: float | None, best_of: int,
-           scorer: Any, output_type: str, callback_names: Sequence[str]) -> int:
-    """Number of pictures of a call. Raises ValueError naming what is wrong."""
-    if output_type not in OUTPUT_TYPES:
-        raise unknown("output_type", str(output_type), OUTPUT_TYPES)
-    if output_type != "latent" or image is not None:
+def inputs(pipe: Any, call: Any, guidance_scale: float) -> int:
+    """Number of pictures of a call (before ``best_of``). Raises ValueError naming what is wrong."""
+    if call.output_type not in OUTPUT_TYPES:
+        raise unknown("output_type", str(call.output_type), OUTPUT_TYPES)
+    if call.output_type != "latent" or call.image is not None:
         need_codec(pipe.codec)
-    if not isinstance(per_prompt, int) or per_prompt < 1:
-        raise ValueError(f"num_images_per_prompt must be a whole number of at least 1, got {per_prompt}")
+    if not isinstance(call.num_images_per_prompt, int) or call.num_images_per_prompt < 1:
+        raise ValueError(f"num_images_per_prompt must be a whole number of at least 1, got {call.num_images_per_prompt}")
     if not guidance_scale >= 0:
         raise ValueError(f"guidance_scale must be at least 0, got {guidance_scale}")
-    if extra := [name for name in callback_names if name not in pipe._callback_tensor_inputs]:
+    if extra := [name for name in call.callback_names if name not in pipe._callback_tensor_inputs]:
         raise unknown("callback tensor", extra[0], pipe._callback_tensor_inputs)
-    if style is not None and style not in pipe.config.styles:
-        raise unknown("style", style, pipe.config.styles)
-    count = _rows(pipe, prompt, class_labels, prompt_embeds) * per_prompt
-    if isinstance(negative_prompt, (list, tuple)) and len(negative_prompt) * per_prompt != count:
-        raise ValueError(f"{len(negative_prompt)} negative prompts for {count // per_prompt} prompts; give one, or as many")
-    if image is None and (mask_image is not None or strength is not None):
+    if call.style is not None and call.style not in pipe.config.styles:
+        raise unknown("style", call.style, pipe.config.styles)
+    prompts = _rows(pipe, call.prompt, call.class_labels, call.prompt_embeds)
+    negative = call.negative_prompt
+    if isinstance(negative, (list, tuple)) and len(negative) != prompts:
+        raise ValueError(f"{len(negative)} negative prompts for {prompts} prompts; give one, or as many")
+    if call.image is None and (call.mask_image is not None or call.strength is not None):
         raise ValueError("mask_image and strength change a picture: give it as image=")
-    if image is not None and mask_image is None and strength is None:
+    if call.image is not None and call.mask_image is None and call.strength is None:
         raise ValueError("image needs mask_image (what to redraw) or strength in [0, 1] (how much)")
-    if strength is not None and not 0 <= strength <= 1:
-        raise ValueError(f"strength must be between 0 and 1, got {strength}")
-    if not isinstance(best_of, int) or best_of < 1:
-        raise ValueError(f"best_of must be a whole number of at least 1, got {best_of}")
-    if best_of > 1 and scorer is None:
-        raise ValueError(f"best_of={best_of} needs a scorer")
-    return count
+    if call.strength is not None and not 0 <= call.strength <= 1:
+        raise ValueError(f"strength must be between 0 and 1, got {call.strength}")
+    if not isinstance(call.best_of, int) or call.best_of < 1:
+        raise ValueError(f"best_of must be a whole number of at least 1, got {call.best_of}")
+    if call.best_of > 1 and call.scorer is None:
+        raise ValueError(f"best_of={call.best_of} needs a scorer")
+    return prompts * call.num_images_per_prompt
 
 
 def _rows(pipe: Any, prompt: Any, class_labels: Any, prompt_embeds: Any) -> int:

@@ -1,12 +1,13 @@
 """Pictures from prompts, classes or text features, through image tokens.
 
-Knows the order of a call: check inputs -> keys -> prompt -> decode loop -> pixels. Does not know networks or strategies.
+Knows the order of a call: check inputs -> keys -> prompt -> decode loop -> pixels. Does not know networks or
+strategies.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,34 @@ class ImagePipelineOutput(BaseOutput):
     images: list[Image.Image] | np.ndarray | Tensor
     interrupted: bool = False
     stats: dict[str, int] | None = None
+
+
+@dataclass
+class _Call:
+    """The arguments of a call that decide its pictures, see ``ImagePipeline.__call__``."""
+
+    prompt: str | Sequence[str] | None = None
+    negative_prompt: str | Sequence[str] | None = None
+    guidance_scale: float | None = None
+    num_images_per_prompt: int = 1
+    generator: Generators = None
+    temperature: float | None = None
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    style: str | None = None
+    class_labels: int | Sequence[int] | None = None
+    prompt_embeds: Tensor | None = None
+    negative_prompt_embeds: Tensor | None = None
+    prompt_attention_mask: Tensor | None = None
+    image: Any = None
+    mask_image: Any = None
+    strength: float | None = None
+    best_of: int = 1
+    scorer: Callable[[list[Image.Image], list[str | None]], Sequence[float]] | None = None
+    decoding: Any = None
+    output_type: str = "pil"
+    callback_names: Sequence[str] = ()
 
 
 class ImagePipeline(DiffusionPipeline):
@@ -126,7 +155,8 @@ class ImagePipeline(DiffusionPipeline):
 
     # --- the condition ---------------------------------------------------------------------------------------------
 
-    def encode_prompt(self, prompt: str | Sequence[str] | None = None, negative_prompt: str | Sequence[str] | None = None,
+    def encode_prompt(self, prompt: str | Sequence[str] | None = None,
+                      negative_prompt: str | Sequence[str] | None = None,
                       num_images_per_prompt: int = 1, style: str | None = None, generator: Generators = None,
                       prompt_embeds: Tensor | None = None, negative_prompt_embeds: Tensor | None = None,
                       prompt_attention_mask: Tensor | None = None, keys: Tensor | None = None,
@@ -215,7 +245,8 @@ class ImagePipeline(DiffusionPipeline):
     # --- the call --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def __call__(self, prompt: str | Sequence[str] | None = None, negative_prompt: str | Sequence[str] | None = None,
+    def __call__(self, prompt: str | Sequence[str] | None = None,
+                 negative_prompt: str | Sequence[str] | None = None,
                  guidance_scale: float | None = None, num_images_per_prompt: int = 1, generator: Generators = None,
                  temperature: float | None = None, top_k: int | None = None, top_p: float | None = None,
                  min_p: float | None = None, style: str | None = None, class_labels: int | Sequence[int] | None = None,
@@ -229,10 +260,11 @@ class ImagePipeline(DiffusionPipeline):
         """Draw pictures.
 
         Args:
-            prompt: what to draw, one or several; or ``class_labels`` (class models), or ``prompt_embeds`` (text vectors
+            prompt: what to draw, one or several; or ``class_labels`` (class models), or ``prompt_embeds`` (vectors
                 [B, D] or features [B, T, D] with ``prompt_attention_mask`` [B, T]).
             negative_prompt, negative_prompt_embeds: what guidance leads away from; default: no text.
-            guidance_scale: 1 = none. temperature: 0 = always the likeliest token. top_k (0 = off), top_p, min_p: filters.
+            guidance_scale: 1 = none. temperature: 0 = always the likeliest token. top_k (0 = off), top_p, min_p:
+                filters.
             num_images_per_prompt: pictures a prompt.
             generator: one ``torch.Generator`` (samples take its successive draws) or a list, one a picture.
             style: one of the model's styles; None = drawn from the seed.
@@ -241,22 +273,21 @@ class ImagePipeline(DiffusionPipeline):
             best_of, scorer: draw so many a picture and keep the one with the highest ``scorer(images, prompts)``.
             decoding: name or object, for this call only.
             output_type: "pil", "np", "pt" or "latent".
-            callback_on_step_end: called as ``(pipe, step, step, tensors)`` with "latents" [B, h, w] (tokens so far) and
-                "known" [B, h, w]; may return replacements; setting ``pipe._interrupt`` stops.
+            callback_on_step_end: called as ``(pipe, step, step, tensors)`` with "latents" [B, h, w] (tokens so far)
+                and "known" [B, h, w]; may return replacements; setting ``pipe._interrupt`` stops.
 
         Raises:
             ValueError: naming the argument and its limit.
         """
+        call = _Call(
+            prompt, negative_prompt, guidance_scale, num_images_per_prompt, generator, temperature, top_k, top_p, min_p,
+            style, class_labels, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, image, mask_image,
+            strength, best_of, scorer, decoding, output_type, callback_on_step_end_tensor_inputs)
         state = None
-        run = self._run(
-            prompt, negative_prompt, guidance_scale, num_images_per_prompt, generator,
-            {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}, style, class_labels,
-            prompt_embeds, negative_prompt_embeds, prompt_attention_mask, image, mask_image, strength, best_of, scorer,
-            decoding, output_type, callback_on_step_end_tensor_inputs)
         layout = self.generator.layout
         self._num_timesteps = len(layout)
         with self.progress_bar(total=len(layout)) as bar:
-            for state in run:
+            for state in self._run(call):
                 bar.update(state.step - bar.n)
                 if callback_on_step_end is not None:
                     tensors = {"latents": layout.to_cells(state.tokens), "known": layout.to_cells(state.known)}
@@ -284,61 +315,53 @@ class ImagePipeline(DiffusionPipeline):
     def stream(self, prompt: str | Sequence[str] | None = None, every: int = 8,
                **options: Any) -> Iterator[tuple[int, list[Image.Image], Tensor]]:
         """Yield (step, previews, known [B, h, w]) every ``every`` steps and at the end; options as for a call."""
-        names = ("negative_prompt", "guidance_scale", "num_images_per_prompt", "generator")
-        first = {name: options.pop(name, None) for name in names}
-        sampling = {name: options.pop(name, None) for name in ("temperature", "top_k", "top_p", "min_p")}
-        rest = ("style", "class_labels", "prompt_embeds", "negative_prompt_embeds", "prompt_attention_mask", "image",
-                "mask_image", "strength", "decoding")
-        if extra := sorted(set(options) - set(rest)):
-            raise unknown("option", extra[0], (*names, *sampling, *rest, "every"))
+        allowed = [field.name for field in fields(_Call)]
+        if extra := sorted(set(options) - set(allowed)):
+            raise unknown("option", extra[0], allowed)
+        call = _Call(prompt, **options)
+        if call.best_of != 1:
+            raise ValueError("best_of picks among finished pictures; it cannot be streamed")
         layout, mean = self.generator.layout, self.mean_token()
-        run = self._run(prompt, first["negative_prompt"], first["guidance_scale"], first["num_images_per_prompt"] or 1,
-                        first["generator"], sampling, *(options.get(name) for name in rest[:-1]), 1, None,
-                        options.get("decoding"), "pil", ())
-        for state in run:
+        for state in self._run(call):
             if state.step % every == 0 or state.step == len(layout):
                 known = layout.to_cells(state.known)
                 shown = self.decode(torch.where(known, layout.to_cells(state.tokens), mean))
                 yield state.step, self.image_processor.postprocess(shown.float(), output_type="pil"), known
         self.maybe_free_model_hooks()
 
-    def _run(self, prompt: Any, negative_prompt: Any, guidance_scale: float | None, num_images_per_prompt: int,
-             generator: Generators, sampling: dict[str, Any], style: str | None, class_labels: Any,
-             prompt_embeds: Tensor | None, negative_prompt_embeds: Tensor | None, prompt_attention_mask: Tensor | None,
-             image: Any, mask_image: Any, strength: float | None, best_of: int, scorer: Any, decoding: Any,
-             output_type: str, callback_names: Sequence[str]) -> Iterator[State]:
+    def _run(self, call: _Call) -> Iterator[State]:
         """Check, prepare and decode: yields the call's state after each step."""
         defaults = {"guidance_scale": 1.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
                     **self.config.defaults}
-        scale = defaults.pop("guidance_scale") if guidance_scale is None else guidance_scale
-        defaults.pop("guidance_scale", None)
-        chosen = Sampling(**{k: v if sampling[k] is None else sampling[k] for k, v in defaults.items()})
-        decoding = self.decoding if decoding is None else self.find_decoding(decoding)
-        count = checks.inputs(self, prompt, class_labels, prompt_embeds, negative_prompt, num_images_per_prompt, scale,
-                              style, image, mask_image, strength, best_of, scorer, output_type, callback_names)
-        generators = checks.generators(generator, count)
+        chosen = {name: value if getattr(call, name) is None else getattr(call, name)
+                  for name, value in defaults.items()}
+        scale = chosen.pop("guidance_scale")
+        sampling = Sampling(**chosen)
+        decoding = self.decoding if call.decoding is None else self.find_decoding(call.decoding)
+        count = checks.inputs(self, call, scale)
+        generators = checks.generators(call.generator, count)
         self._interrupt, self._guidance_scale = False, scale
         keys = sample_keys(generators, count)
         device = self._execution_device
         mask = None
-        if class_labels is not None:
-            labels = torch.as_tensor([class_labels] if isinstance(class_labels, int) else class_labels, device=device)
-            positive = labels.repeat_interleave(num_images_per_prompt)
+        if call.class_labels is not None:
+            labels = [call.class_labels] if isinstance(call.class_labels, int) else call.class_labels
+            positive = torch.as_tensor(labels, device=device).repeat_interleave(call.num_images_per_prompt)
             negative = self.generator.conditioner.null(count)
         else:
             positive, negative, mask = self.encode_prompt(
-                prompt, negative_prompt, num_images_per_prompt, style, None, prompt_embeds, negative_prompt_embeds,
-                prompt_attention_mask, keys)
+                call.prompt, call.negative_prompt, call.num_images_per_prompt, call.style, None, call.prompt_embeds,
+                call.negative_prompt_embeds, call.prompt_attention_mask, keys)
         guide = Guidance(scale, decoding.config.get("guidance_interval", -1))
         condition = self.condition(positive, negative if guide.paired else None, mask)
-        tokens, known = self._given(image, mask_image, strength, count, device)
-        if best_of > 1:
-            rows = torch.arange(count, device=device).repeat_interleave(best_of)
+        tokens, known = self._given(call.image, call.mask_image, call.strength, count, device)
+        if call.best_of > 1:
+            rows = torch.arange(count, device=device).repeat_interleave(call.best_of)
             both = torch.cat((rows, rows + count)) if guide.paired else rows
             condition, tokens, known = condition.select(both), tokens[rows], known[rows]
-            keys = torch.stack([keys + 7919 * i for i in range(best_of)], 1).flatten()
+            keys = torch.stack([keys + 7919 * i for i in range(call.best_of)], 1).flatten()
         exact = self.generator.dtype == torch.float32 and not getattr(self.generator, "approximate", False)
-        state = State(tokens, known, keys.to(device), condition, chosen, canonical=exact)
+        state = State(tokens, known, keys.to(device), condition, sampling, canonical=exact)
         yield from decoding({"generator": self.generator}, state, guide)
 
     def _given(self, image: Any, mask_image: Any, strength: float | None, count: int,

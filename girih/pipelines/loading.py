@@ -51,7 +51,7 @@ def load(name: str | Path = "image", decoding: Any = None, torch_dtype: torch.dt
     return pipe
 
 
-def _pipeline_class(place: str | Path) -> type:
+def _pipeline_class(place: str | Path) -> Any:
     if Path(place).is_dir():
         index = Path(place) / "model_index.json"
     else:
@@ -66,12 +66,12 @@ def _model(folder: Path, torch_dtype: torch.dtype) -> ModelMixin:
     if not config.is_file():
         raise ValueError(f"{folder} holds no model: neither model_index.json nor config.json is there")
     cls = _public(json.loads(config.read_text("utf-8")).get("_class_name", ""), folder)
-    return cls.from_pretrained(folder, torch_dtype=torch_dtype)  # type: ignore[attr-defined,no-any-return]
+    return cls.from_pretrained(folder, torch_dtype=torch_dtype)
 
 
-def _public(name: str, place: str | Path) -> type:
+def _public(name: str, place: str | Path) -> Any:
     if name not in girih.__all__ or not isinstance(getattr(girih, name), type):
         raise ValueError(f"{place} asks for the class {name!r}, which girih does not have")
-    return getattr(girih, name)  # type: ignore[no-any-return]
+    return getattr(girih, name)
 
 

@@ -46,8 +46,8 @@ class LightBlock(nn.Module):
         self.norm = norm(in_channels)
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         self.proj = nn.Conv2d(out_channels, out_channels, 1)
-        nn.init.zeros_(self.proj.weight)
-        nn.init.zeros_(self.proj.bias)
+        for parameter in self.proj.parameters():
+            nn.init.zeros_(parameter)
         self.shortcut = nn.Conv2d(in_channels, out_channels, 1) if in_channels != out_channels else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,60 +69,72 @@ class AttentionBlock(nn.Module):
         return x + self.proj_out(mixed.reshape(x.shape))
 
 
-class StridedDownsample(nn.Module):
-    """Halves the size: zero row and column at the bottom right, then a stride-2 3x3 (VQGAN's asymmetric padding)."""
+class Resampler(nn.Module):
+    """How a level is left. ``widens``: it goes to the next level's width; else that level's first block does."""
 
-    widens = False  # keeps the width; the next level's first block changes it
+    widens: bool
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
+
+
+class StridedDownsample(Resampler):
+    """Halves the size: zero row and column at the bottom right, then a stride-2 3x3 (VQGAN's asymmetric padding)."""
+
+    widens = False
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels)
         self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 
-class NearestUpsample(nn.Module):
+class NearestUpsample(Resampler):
     """Doubles the size: each pixel four times, then a 3x3."""
 
     widens = False
 
     def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
+        super().__init__(in_channels, out_channels)
         self.conv = nn.Conv2d(in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
-class ShuffleDownsample(nn.Module):
+class ShuffleDownsample(Resampler):
     """Halves the size: space-to-depth by 2, then a 3x3 at the small size, straight to the next level's width."""
 
     widens = True
 
     def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
+        super().__init__(in_channels, out_channels)
         self.conv = nn.Conv2d(4 * in_channels, out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(F.pixel_unshuffle(x, 2))
 
 
-class ShuffleUpsample(nn.Module):
+class ShuffleUpsample(Resampler):
     """Doubles the size: a 3x3 at the small size to four times the next level's width, then depth-to-space by 2."""
 
     widens = True
 
     def __init__(self, in_channels: int, out_channels: int):
-        super().__init__()
+        super().__init__(in_channels, out_channels)
         self.conv = nn.Conv2d(in_channels, 4 * out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(self.conv(x), 2)
 
 
-BLOCKS = {"residual": ResidualBlock, "light": LightBlock}
-RESAMPLERS = {"strided": (StridedDownsample, NearestUpsample), "shuffle": (ShuffleDownsample, ShuffleUpsample)}
+BLOCKS: dict[str, type[nn.Module]] = {"residual": ResidualBlock, "light": LightBlock}
+RESAMPLERS: dict[str, tuple[type[Resampler], type[Resampler]]] = {
+    "strided": (StridedDownsample, NearestUpsample),
+    "shuffle": (ShuffleDownsample, ShuffleUpsample),
+}
 
 
 def _middle(width: int, block: type[nn.Module], norm: Norm) -> nn.ModuleList:

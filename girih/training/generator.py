@@ -57,7 +57,7 @@ class Losses:
 
 
 def neighbours(tokens: Tensor, levels: tuple[int, ...], rng: torch.Generator | None = None) -> Tensor:
-    """Each digit of each token moved by -1, 0 or 1, kept within its levels; LongTensor in, LongTensor of that shape out."""
+    """Each digit of each token moved by -1, 0 or 1, kept within its levels; LongTensor of the same shape."""
     moved, weight = torch.zeros_like(tokens), 1
     for digit, count in zip(split_digits(tokens, levels), levels, strict=True):
         step = torch.randint(-1, 2, tokens.shape, device=tokens.device, generator=rng)

@@ -116,5 +116,7 @@ def train(
 def _shortened(settings: dict[str, Any], minutes: float) -> dict[str, Any]:
     """The same schedule in so many minutes: evaluations and samples come at the same shares of the run."""
     length = settings.get("minutes") or settings.get("steps") or 1.0
-    every = {key: settings[key] * minutes / length for key in ("eval_every", "sample_every") if key in settings}
+    every: dict[str, Any] = {
+        key: settings[key] * minutes / length for key in ("eval_every", "sample_every") if key in settings
+    }
     return {**settings, **every, "minutes": minutes, "steps": 0}

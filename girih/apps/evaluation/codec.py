@@ -31,7 +31,7 @@ def measure(pipe: Any, pictures: PictureSet) -> dict[str, float]:
     white) of concepts that the codec's training holds out; `psnr_mean` is the mean of each picture's own PSNR. Codes
     used, perplexity and share of the top code are over the same pictures. Raises ValueError for a set too small to hold
     out."""
-    _, rows = hold_out(pictures, min(HELD_OUT, len(pictures) // 5))
+    _, rows = hold_out([row.label for row in pictures.rows], min(HELD_OUT, len(pictures) // 5))
     if not rows:
         raise ValueError(f"a picture set of {len(pictures)} pictures is too small to hold some out")
     real = np.stack([render(Picture((Item(row),)), pictures) for row in rows])

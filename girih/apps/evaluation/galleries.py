@@ -21,10 +21,15 @@ class Gallery:
             raise ValueError(
                 f"{len(features)} features, {len(concepts)} concepts and {len(styles)} styles do not match"
             )
-        self.mean = features.mean(0)
+        self.raw, self.mean = features, features.mean(0)
         self.features = unit(features - self.mean)
         self.concepts = np.asarray(concepts)
         self.styles = np.asarray(styles)
+
+    def rows(self, concepts: Sequence[str], styles: Sequence[str]) -> np.ndarray:
+        """The features, as they were given, of these concepts' drawings in these styles; concept by concept."""
+        at = {pair: row for row, pair in enumerate(zip(self.concepts.tolist(), self.styles.tolist(), strict=True))}
+        return self.raw[[at[concept, style] for concept in concepts for style in styles]]
 
     def place(self, features: np.ndarray) -> np.ndarray:
         """Centred unit vectors of other pictures' features [m,d]."""

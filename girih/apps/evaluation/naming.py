@@ -30,8 +30,8 @@ class Judges:
         self.net = features.Lite0()
         self.labels = concepts.gallery(pictures)
         self._codec = through.fingerprint(pipe.codec)
-        self.judge = self._originals(concepts.JUDGES, "white", "mean+max")
-        self.sheet = self._originals(pictures.styles, "white", "mean")
+        self.judge = self._originals(concepts.JUDGES, "mean+max")
+        self.sheet = self._originals(pictures.styles, "mean")
         self.reconstructed = {"white": self._reconstructions("white")}
 
     def on(self, colour: str) -> Gallery:
@@ -63,32 +63,31 @@ class Judges:
         """Rates of the real drawings of `labels` and of their reconstructions, in every gallery.
 
         A real drawing finds itself when its own style is kept, so those rates are 1 and left out."""
-        styles = list(self.pictures.styles)
-        real = self.drawings(labels, styles)
-        copies = through.reconstruct(self.pipe, real)
+        styles, judges = list(self.pictures.styles), list(concepts.JUDGES)
         of, style = [label for label in labels for _ in styles], styles * len(labels)
-        found: dict[str, Rates] = {}
-        for name, images in (("real", real), ("reconstructed", copies)):
-            rates = self.name_sheet(self.see(images, "mean"), of, style)
-            seen = self.see(images, "mean+max")
-            if name == "reconstructed":
-                rates["judge, any"] = hits(self.judge.ranks(seen, of))
-            else:
-                rates = {key: value for key, value in rates.items() if key != "original, any, nearest"}
-            rates["judge, cross"] = hits(self.judge.ranks(seen, of, style))
-            found[name] = rates
-        return found
+        real = self.name_sheet(self.sheet.rows(labels, styles), of, style)
+        del real["original, any, nearest"]
+        copies = self.name_sheet(self.on("white").rows(labels, styles), of, style)
+        of, style = [label for label in labels for _ in judges], judges * len(labels)
+        real["judge, cross"] = hits(self.judge.ranks(self.judge.rows(labels, judges), of, style))
+        seen = self._gallery(judges, "mean+max", "white", self._copy, self._codec, labels).raw
+        copies["judge, cross"] = hits(self.judge.ranks(seen, of, style))
+        copies["judge, any"] = hits(self.judge.ranks(seen, of))
+        return {"real": real, "reconstructed": copies}
 
-    def _gallery(self, styles: Sequence[str], reading: str, colour: str, compute: Any, salt: bytes) -> Gallery:
-        images = self.drawings(self.labels, styles, colour)
-        key = hashlib.sha256(np.ascontiguousarray(images)).digest() + salt + f"{reading} {images.shape}".encode()
-        seen = features.cached(key, lambda: self.see(compute(images), reading, f"gallery on {colour}"))
-        return Gallery(seen, [label for label in self.labels for _ in styles], list(styles) * len(self.labels))
+    def _gallery(
+        self, styles: Sequence[str], reading: str, colour: str, change: Any, salt: bytes, labels: Sequence[str]
+    ) -> Gallery:
+        images = self.drawings(labels, styles, colour)
+        key = hashlib.sha256(images.tobytes()).digest() + salt + f"{reading} {images.shape}".encode()
+        seen = features.cached(key, lambda: self.see(change(images), reading, f"gallery on {colour}"))
+        return Gallery(seen, [label for label in labels for _ in styles], list(styles) * len(labels))
 
-    def _originals(self, styles: Sequence[str], colour: str, reading: str) -> Gallery:
-        return self._gallery(styles, reading, colour, lambda images: images, b"original")
+    def _originals(self, styles: Sequence[str], reading: str) -> Gallery:
+        return self._gallery(styles, reading, "white", lambda images: images, b"original", self.labels)
 
     def _reconstructions(self, colour: str) -> Gallery:
-        return self._gallery(
-            self.pictures.styles, "mean", colour, lambda images: through.reconstruct(self.pipe, images), self._codec
-        )
+        return self._gallery(self.pictures.styles, "mean", colour, self._copy, self._codec, self.labels)
+
+    def _copy(self, images: np.ndarray) -> np.ndarray:
+        return through.reconstruct(self.pipe, images)

@@ -65,7 +65,10 @@ def _naming(naming: dict[str, Any]) -> Table:
     rows = [key for key in naming["reconstructed"] if not key.startswith("judge")]
     for key in [*rows, "judge, cross", "judge, any"]:
         table.add_row(key, *(rate(naming.get(column, {}).get(key)) for column in COLUMNS))
-    table.add_row("pictures", *(str(next(iter(naming[column].values()))["pictures"]) for column in COLUMNS))
+    table.add_row(
+        "pictures (judge)",
+        *(str(naming[column]["judge, any" if column != "real" else "judge, cross"]["pictures"]) for column in COLUMNS),
+    )
     return table
 
 

@@ -87,7 +87,8 @@ class Layer(nn.Module):
         self.cross = None
         if config.context_dim is not None:
             self.cross_norm = make_norm(config.norm, config.dim, config.norm_eps, True)
-            self.cross = CrossAttention(config.dim, config.context_dim, config.num_heads, config.head_width, config.bias)
+            self.cross = CrossAttention(config.dim, config.context_dim, config.num_heads, config.head_width,
+                                        config.bias)
 
     def forward(self, x: Tensor, stream: Stream, modulation: tuple[Tensor, ...] | None, index: int) -> Tensor:
         """x [rows, n, dim] -> [rows, n, dim]; ``index`` is the layer's number in the cache."""
@@ -122,7 +123,8 @@ class Transformer(nn.Module):
 
     def modulations(self, vector: Tensor) -> Modulation:
         """What a condition vector [rows, condition_dim] does to every layer and the final norm; once a call."""
-        return [module(vector) for module in (*(layer.modulation for layer in self.layers), self.modulation)]
+        modules = (*(layer.modulation for layer in self.layers), self.modulation)
+        return [module(vector) for module in modules if isinstance(module, AdaLN)]
 
     def new_cache(self, rows: int, slots: int) -> Cache:
         """An empty cache for ``rows`` rows of up to ``slots`` slots, of this model's dtype and device."""
@@ -131,7 +133,7 @@ class Transformer(nn.Module):
                      weight.dtype, weight.device)
 
     def forward(self, x: Tensor, stream: Stream, modulation: Modulation | None = None) -> Tensor:
-        """Run all layers over x [rows, n, dim]. With ``stream.cache`` x are the staged slots, else the whole sequence."""
+        """Run all layers over x [rows, n, dim]: the staged slots with ``stream.cache``, else the whole sequence."""
         for index, layer in enumerate(self.layers):
             x = layer(x, stream, None if modulation is None else modulation[index], index)
         x = self.norm(x)

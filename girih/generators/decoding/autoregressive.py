@@ -73,13 +73,13 @@ def settle(generator: NextTokenGenerator, state: State, guide: Guidance, row: in
 
 @torch.no_grad()
 def greedy(generator: NextTokenGenerator, condition: Condition, guide: Guidance | None = None) -> Tensor:
-    """The likeliest token of every step, LongTensor [rows, steps]; ``condition`` holds the guided pair if there is one."""
+    """The likeliest token of every step, LongTensor [rows, steps]; with guidance ``condition`` holds the pair."""
     guide = guide or Guidance()
     rows = condition.rows // (2 if guide.paired else 1)
     device = condition.prefix.device
     tokens = torch.zeros(rows, len(generator.layout), dtype=torch.long, device=device)
-    state = State(tokens, torch.zeros_like(tokens, dtype=torch.bool), torch.zeros(rows, dtype=torch.long, device=device),
-                  condition, Sampling(temperature=0.0), canonical=False)
+    known, keys = torch.zeros_like(tokens, dtype=torch.bool), torch.zeros(rows, dtype=torch.long, device=device)
+    state = State(tokens, known, keys, condition, Sampling(temperature=0.0), canonical=False)
     for _ in Autoregressive()({"generator": generator}, state, guide):
         pass
     return state.tokens

@@ -40,7 +40,8 @@ def uniform(keys: Tensor, cells: Tensor, size: int, visit: int = 0, component: i
         visit: how often the cell was drawn before, or the solver's step.
         component: tells apart draws for different uses.
     """
-    state = _mix(keys + _mix(cells * 4 + 1) + _mix(torch.tensor((visit * 65_536 + component) * 4 + 2, device=keys.device)))
+    use = torch.tensor((visit * 65_536 + component) * 4 + 2, device=keys.device)
+    state = _mix(keys + _mix(cells * 4 + 1) + _mix(use))
     ids = torch.arange(size, device=keys.device, dtype=torch.int64)
     bits = _mix(state[:, None] + (ids + 1) * -7046029254386353131)  # the golden gamma, 0x9E3779B97F4A7C15
     return (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
