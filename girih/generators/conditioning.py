@@ -109,7 +109,7 @@ class PlanConditioner(nn.Module):
     """A text vector modulates every layer, and a *plan* made from it is added to the input of each position.
 
     The plan gives the text a direct way to every position: vector -> hidden -> (positions x plan_dim) -> dim. It is
-    trained with its own token loss (``plan_features``), see docs/design.md.
+    trained with its own token loss (``NextTokenGenerator.plan_nats``), see docs/design.md.
     """
 
     def __init__(self, dim: int, vector_dim: int, positions: int, plan_dim: int, hidden: int) -> None:
@@ -130,7 +130,10 @@ class PlanConditioner(nn.Module):
 
 
 class TextEncoder(ModelMixin, ConfigMixin):
-    """Word ids to one vector: embedding, a small bidirectional transformer, mean over words, MLP.
+    """Word ids to one vector: word embeddings and a small bidirectional transformer over them, the mean of both, MLP.
+
+    The words' own mean is the direct way for a word to be told from another before the transformer has learned
+    anything; embeddings start at unit scale for the same reason.
 
     Args:
         vocab_size, max_length: of the tokenizer; id 0 is padding.
@@ -147,13 +150,13 @@ class TextEncoder(ModelMixin, ConfigMixin):
         config = TransformerConfig(dim, num_layers, num_heads, 4 * dim, feed_forward="gelu", norm="layer", bias=True)
         self.transformer = Transformer(config)
         self.pool = nn.Sequential(nn.Linear(dim, vector_dim), nn.SiLU(), nn.Linear(vector_dim, vector_dim))
-        nn.init.normal_(self.words.weight, std=0.02)
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """LongTensor [rows, words], 0 = padding, at least one real word a row -> [rows, vector_dim]."""
         real = input_ids != 0
         words = input_ids.shape[1]
         mask = Mask(visible_keys(real), torch.arange(words, device=real.device).expand(real.shape), words)
-        x = self.transformer(self.words(input_ids) + self.places[:words], Stream(mask=mask))
+        embedded = self.words(input_ids)
+        x = (embedded + self.transformer(embedded + self.places[:words], Stream(mask=mask))) / 2
         weights = real.to(x.dtype) / real.sum(1, keepdim=True)
         return self.pool((x * weights[..., None]).sum(1))

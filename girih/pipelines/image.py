@@ -32,6 +32,7 @@ from girih.pipelines.prompts import complete, tokenize
 from girih.tokenizers.image import ImageTokenizer
 
 DECODINGS = {"plain": Autoregressive}
+LLAMAGEN_TEXT_TOKENS = 120  # text features before the image in its published models
 _VARIATION = 1  # noise component of what a prompt leaves open
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
@@ -84,8 +85,8 @@ class ImagePipeline(DiffusionPipeline):
 
     Args:
         codec: pictures <-> tokens; None: only ``output_type="latent"``.
-        generator: predicts tokens.
-        decoding: how; see ``girih.generators.decoding``.
+        generator: predicts tokens. decoding: how; see ``girih.generators.decoding``. Both None: a pipeline that only
+            encodes prompts.
         tokenizer, text_encoder: for models that read words (or T5, for LlamaGen's text models); else None.
         styles, backgrounds: names a caption may end with; the first background is the default one.
         flip_share: share of seeds that draw mirrored where the prompt leaves it open.
@@ -96,9 +97,9 @@ class ImagePipeline(DiffusionPipeline):
     _optional_components = ["codec", "tokenizer", "text_encoder"]
     _callback_tensor_inputs = ["latents", "known"]
 
-    def __init__(self, codec: ImageTokenizer | None, generator: NextTokenGenerator, decoding: Autoregressive,
-                 tokenizer: Any = None, text_encoder: Any = None, styles: Sequence[str] = (),
-                 backgrounds: Sequence[str] = (), flip_share: float = 0.0,
+    def __init__(self, codec: ImageTokenizer | None, generator: NextTokenGenerator | None,
+                 decoding: Autoregressive | None, tokenizer: Any = None, text_encoder: Any = None,
+                 styles: Sequence[str] = (), backgrounds: Sequence[str] = (), flip_share: float = 0.0,
                  defaults: dict[str, float] | None = None) -> None:
         super().__init__()
         checks.components(codec, generator)
@@ -107,7 +108,7 @@ class ImagePipeline(DiffusionPipeline):
         self.register_to_config(styles=list(styles), backgrounds=list(backgrounds), flip_share=flip_share,
                                 defaults=dict(defaults or {}))
         self.image_processor = VaeImageProcessor(vae_scale_factor=codec.downscale if codec else 1)
-        self._num_timesteps = len(generator.layout)
+        self._num_timesteps = len(generator.layout) if generator is not None else 0
         self._guidance_scale = 1.0
         self._interrupt = False
 
@@ -140,16 +141,16 @@ class ImagePipeline(DiffusionPipeline):
 
     def encode(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] in [-1, 1] -> tokens [B, h, w]."""
-        return checks.need_codec(self.codec).encode(images)
+        return _awake(checks.need_codec(self.codec)).encode(images)
 
     def decode(self, tokens: Tensor) -> Tensor:
         """Tokens [B, h, w] -> pictures [B, 3, H, W], nominally [-1, 1]; one by one, so that none depends on another."""
-        codec = checks.need_codec(self.codec)
+        codec = _awake(checks.need_codec(self.codec))
         return torch.cat([codec.decode(row[None]) for row in tokens])
 
     def mean_token(self) -> int:
         """The token whose code vector lies nearest to the mean of all: what a cell shows before it is known."""
-        quantize = checks.need_codec(self.codec).quantize
+        quantize = _awake(checks.need_codec(self.codec)).quantize
         codes = quantize.lookup(torch.arange(quantize.vocab_size, device=self._execution_device)[None, None])[0, :, 0]
         return int((codes - codes.mean(1, keepdim=True)).square().sum(0).argmin())
 
@@ -157,21 +158,20 @@ class ImagePipeline(DiffusionPipeline):
 
     def encode_prompt(self, prompt: str | Sequence[str] | None = None,
                       negative_prompt: str | Sequence[str] | None = None,
-                      num_images_per_prompt: int = 1, style: str | None = None, generator: Generators = None,
+                      num_images_per_prompt: int = 1, style: str | None = None,
                       prompt_embeds: Tensor | None = None, negative_prompt_embeds: Tensor | None = None,
                       prompt_attention_mask: Tensor | None = None, keys: Tensor | None = None,
-                      ) -> tuple[Tensor, Tensor, Tensor | None]:
+                      ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """(prompt_embeds, negative_prompt_embeds, attention mask or None), one row a picture.
 
-        What a prompt leaves open (style, mirroring) is drawn from ``keys``, or from what ``generator`` would give; the
-        generator is not advanced. Every row is computed alone, so it does not depend on the others.
+        What a prompt leaves open (style, mirroring) is drawn from ``keys`` (LongTensor, one a picture); without them it
+        is the first style, not mirrored. Needs text encoder and tokenizer alone, no generator. Every row is computed
+        alone, so it does not depend on the others.
         """
         device = self._execution_device
         if prompt_embeds is None:
             prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
             prompts = [text for text in prompts for _ in range(num_images_per_prompt)]
-            if keys is None:
-                keys = sample_keys([_clone(g) for g in _generators(generator)], len(prompts))
             prompt_embeds, prompt_attention_mask = self._read(self._captions(prompts, style, keys), device)
             rows = len(prompts)
         else:
@@ -180,22 +180,24 @@ class ImagePipeline(DiffusionPipeline):
                 prompt_attention_mask = prompt_attention_mask.to(device).repeat_interleave(num_images_per_prompt, 0)
             rows = prompt_embeds.shape[0]
         if negative_prompt_embeds is not None:
-            negative_prompt_embeds = negative_prompt_embeds.to(device)
-            if negative_prompt_embeds.shape[0] != rows:
-                negative_prompt_embeds = negative_prompt_embeds.repeat_interleave(num_images_per_prompt, 0)
+            times = rows // negative_prompt_embeds.shape[0]
+            negative_prompt_embeds = negative_prompt_embeds.to(device).repeat_interleave(times, 0)
         elif negative_prompt is not None:
-            texts = [negative_prompt] * rows if isinstance(negative_prompt, str) else [
-                text for text in negative_prompt for _ in range(num_images_per_prompt)]
-            negative_prompt_embeds, _ = self._read([(text or "", "") for text in texts], device)
+            texts = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
+            texts = [text for text in texts for _ in range(rows // len(texts))]
+            each = [self._read([(text, "")], device)[0] if text and text.strip() else self._null(1) for text in texts]
+            negative_prompt_embeds = torch.cat(each)
         else:
             negative_prompt_embeds = self._null(rows)
         return prompt_embeds, negative_prompt_embeds, prompt_attention_mask
 
-    def _captions(self, prompts: Sequence[str], style: str | None, keys: Tensor) -> list[tuple[str, str]]:
+    def _captions(self, prompts: Sequence[str], style: str | None, keys: Tensor | None) -> list[tuple[str, str]]:
         styles, backgrounds = self.config.styles, self.config.backgrounds
         if not styles or not backgrounds:
             return [(prompt, "") for prompt in prompts]
-        draws = uniform(keys, torch.zeros_like(keys), 2, component=_VARIATION).tolist()
+        draws = [(0.0, 1.0)] * len(prompts)
+        if keys is not None:
+            draws = uniform(keys, torch.zeros_like(keys), 2, component=_VARIATION).tolist()
         return [
             complete(prompt, style or styles[int(which * len(styles))], backgrounds[0],
                      mirror < self.config.flip_share, styles, backgrounds)
@@ -206,7 +208,7 @@ class ImagePipeline(DiffusionPipeline):
         if isinstance(self.text_encoder, TextEncoder):
             words = tokenize(self.tokenizer, captions).to(device)
             return torch.cat([self.text_encoder(row[None]) for row in words]), None
-        tokens = self.generator.conditioner.tokens
+        tokens = self.generator.conditioner.tokens if self.generator else LLAMAGEN_TEXT_TOKENS
         read = self.tokenizer([text + ending for text, ending in captions], padding="max_length", truncation=True,
                               max_length=tokens, return_tensors="pt").to(device)
         features = [self.text_encoder(input_ids=i[None], attention_mask=m[None])[0]
@@ -217,19 +219,23 @@ class ImagePipeline(DiffusionPipeline):
         left = torch.cat(features).gather(1, order[..., None].expand(-1, -1, features[0].shape[-1]))
         return left * visible[..., None], visible.bool()
 
-    def _null(self, rows: int) -> Tensor:
-        """Inputs that stand for no text, one row a picture."""
-        if not isinstance(self.generator.conditioner, PlanConditioner):
-            return self.generator.conditioner.null(rows)
+    def _null(self, rows: int) -> Tensor | None:
+        """Inputs that stand for no text, one row a picture; None where the parts at hand do not know them."""
+        if not isinstance(self.text_encoder, TextEncoder):
+            if self.generator is None or isinstance(self.generator.conditioner, PlanConditioner):
+                return None
+            return self.generator.conditioner.null(rows).to(self._execution_device)
         words = torch.zeros(1, self.tokenizer.model_max_length, dtype=torch.long, device=self._execution_device)
         words[0, 0] = self.tokenizer.convert_tokens_to_ids("<null>")
         return self.text_encoder(words).expand(rows, -1)
 
     def condition(self, positive: Tensor, negative: Tensor | None, mask: Tensor | None = None) -> Condition:
         """The generator's condition for rows, below them their guided partners if ``negative`` is given."""
+        generator = _awake(self.generator)
+
         def one(inputs: Tensor) -> Condition:
             extra = (mask,) if mask is not None else ()
-            rows = [self.generator.condition(inputs[i : i + 1], *(e[i : i + 1] for e in extra))
+            rows = [generator.condition(inputs[i : i + 1], *(e[i : i + 1] for e in extra))
                     for i in range(inputs.shape[0])]
             return Condition.concat(*rows)
 
@@ -274,7 +280,8 @@ class ImagePipeline(DiffusionPipeline):
             decoding: name or object, for this call only.
             output_type: "pil", "np", "pt" or "latent".
             callback_on_step_end: called as ``(pipe, step, step, tensors)`` with "latents" [B, h, w] (tokens so far)
-                and "known" [B, h, w]; may return replacements; setting ``pipe._interrupt`` stops.
+                and "known" [B, h, w]; may return replacements and change ``pipe._guidance_scale``; setting
+                ``pipe._interrupt`` stops.
 
         Raises:
             ValueError: naming the argument and its limit.
@@ -284,17 +291,13 @@ class ImagePipeline(DiffusionPipeline):
             style, class_labels, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, image, mask_image,
             strength, best_of, scorer, decoding, output_type, callback_on_step_end_tensor_inputs)
         state = None
-        layout = self.generator.layout
+        layout = checks.need_generator(self).layout
         self._num_timesteps = len(layout)
         with self.progress_bar(total=len(layout)) as bar:
-            for state in self._run(call):
+            for state, guide in self._run(call):
                 bar.update(state.step - bar.n)
                 if callback_on_step_end is not None:
-                    tensors = {"latents": layout.to_cells(state.tokens), "known": layout.to_cells(state.known)}
-                    given = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                    changed = callback_on_step_end(self, state.step - 1, state.step - 1, given) or {}
-                    if "latents" in changed:
-                        state.tokens = layout.to_steps(changed["latents"])
+                    self._call_back(callback_on_step_end, callback_on_step_end_tensor_inputs, state, guide)
                 if self._interrupt:
                     break
         assert state is not None
@@ -311,6 +314,19 @@ class ImagePipeline(DiffusionPipeline):
             return (images,)
         return ImagePipelineOutput(images=images, interrupted=interrupted, stats=dict(state.stats))
 
+    def _call_back(self, callback: Callable[..., Any], names: Sequence[str], state: State, guide: Guidance) -> None:
+        """Show a step to a callback and take over what it changed."""
+        layout, scale = self.generator.layout, self._guidance_scale
+        tensors = {"latents": layout.to_cells(state.tokens), "known": layout.to_cells(state.known)}
+        changed = callback(self, state.step - 1, state.step - 1, {name: tensors[name] for name in names}) or {}
+        for name, attribute in (("latents", "tokens"), ("known", "known")):
+            if name in changed:
+                before, after = getattr(state, attribute), layout.to_steps(changed[name])
+                if not torch.equal(after, before):
+                    setattr(state, attribute, after.to(before))
+        if self._guidance_scale != scale:
+            guide.scale = self._guidance_scale
+
     @torch.no_grad()
     def stream(self, prompt: str | Sequence[str] | None = None, every: int = 8,
                **options: Any) -> Iterator[tuple[int, list[Image.Image], Tensor]]:
@@ -321,16 +337,20 @@ class ImagePipeline(DiffusionPipeline):
         call = _Call(prompt, **options)
         if call.best_of != 1:
             raise ValueError("best_of picks among finished pictures; it cannot be streamed")
-        layout, mean = self.generator.layout, self.mean_token()
-        for state in self._run(call):
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        layout, mean = checks.need_generator(self).layout, self.mean_token()
+        for state, _ in self._run(call):
             if state.step % every == 0 or state.step == len(layout):
                 known = layout.to_cells(state.known)
                 shown = self.decode(torch.where(known, layout.to_cells(state.tokens), mean))
                 yield state.step, self.image_processor.postprocess(shown.float(), output_type="pil"), known
+            if self._interrupt:
+                break
         self.maybe_free_model_hooks()
 
-    def _run(self, call: _Call) -> Iterator[State]:
-        """Check, prepare and decode: yields the call's state after each step."""
+    def _run(self, call: _Call) -> Iterator[tuple[State, Guidance]]:
+        """Check, prepare and decode: yields the call's state and guidance after each step."""
         defaults = {"guidance_scale": 1.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
                     **self.config.defaults}
         chosen = {name: value if getattr(call, name) is None else getattr(call, name)
@@ -350,11 +370,13 @@ class ImagePipeline(DiffusionPipeline):
             negative = self.generator.conditioner.null(count)
         else:
             positive, negative, mask = self.encode_prompt(
-                call.prompt, call.negative_prompt, call.num_images_per_prompt, call.style, None, call.prompt_embeds,
+                call.prompt, call.negative_prompt, call.num_images_per_prompt, call.style, call.prompt_embeds,
                 call.negative_prompt_embeds, call.prompt_attention_mask, keys)
+        if scale != 1 and negative is None:
+            raise ValueError("guidance needs negative_prompt_embeds: this pipeline has no text encoder to make them")
         guide = Guidance(scale, decoding.config.get("guidance_interval", -1))
         condition = self.condition(positive, negative if guide.paired else None, mask)
-        tokens, known = self._given(call.image, call.mask_image, call.strength, count, device)
+        tokens, known = self._given(call, count, device)
         if call.best_of > 1:
             rows = torch.arange(count, device=device).repeat_interleave(call.best_of)
             both = torch.cat((rows, rows + count)) if guide.paired else rows
@@ -362,47 +384,48 @@ class ImagePipeline(DiffusionPipeline):
             keys = torch.stack([keys + 7919 * i for i in range(call.best_of)], 1).flatten()
         exact = self.generator.dtype == torch.float32 and not getattr(self.generator, "approximate", False)
         state = State(tokens, known, keys.to(device), condition, sampling, canonical=exact)
-        yield from decoding({"generator": self.generator}, state, guide)
+        for now in decoding({"generator": self.generator}, state, guide):
+            yield now, guide
 
-    def _given(self, image: Any, mask_image: Any, strength: float | None, count: int,
-               device: torch.device) -> tuple[Tensor, Tensor]:
+    def _given(self, call: _Call, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """(tokens, known) by step: what an input picture fixes."""
         layout = self.generator.layout
         tokens = torch.zeros(count, len(layout), dtype=torch.long, device=device)
         known = torch.zeros_like(tokens, dtype=torch.bool)
-        if image is None:
+        if call.image is None:
             return tokens, known
+        prompts = count // call.num_images_per_prompt
         height, width = (side * self.codec.downscale for side in layout.shape)
-        pixels = self.image_processor.preprocess(image, height=height, width=width).to(device, self.codec.dtype)
+        pixels = self.image_processor.preprocess(call.image, height=height, width=width).to(device, self.codec.dtype)
+        checks.as_many("pictures to change", len(pixels), prompts)
         tokens = layout.to_steps(self.encode(pixels))
-        tokens = tokens.repeat_interleave(count // tokens.shape[0], 0)
-        if mask_image is not None:
+        tokens = tokens.repeat_interleave(count // len(pixels), 0)
+        if call.mask_image is not None:
             processor = VaeImageProcessor(1, do_normalize=False, do_binarize=True, do_convert_grayscale=True)
-            mask = processor.preprocess(mask_image, height=height, width=width).to(device)
+            mask = processor.preprocess(call.mask_image, height=height, width=width).to(device)
+            checks.as_many("masks", len(mask), prompts)
             redraw = F.max_pool2d(mask[:, :1].float(), self.codec.downscale)[:, 0] > 0
             keep = layout.to_steps(~redraw)
-            known = keep.repeat_interleave(count // keep.shape[0], 0)
-        if strength is not None:
-            known = known.clone()
-            known[:, : round((1 - strength) * len(layout))] = True
+            known = keep.repeat_interleave(count // len(mask), 0)
+        if call.strength is not None:
+            known[:, : round((1 - call.strength) * len(layout))] = True
         return tokens, known
 
     def _best(self, tokens: Tensor, best_of: int, scorer: Any, prompt: Any, num_images_per_prompt: int) -> Tensor:
         images = self.image_processor.postprocess(self.decode(tokens).float(), output_type="pil")
         prompts = [prompt] if isinstance(prompt, str) or prompt is None else list(prompt)
         repeated = [text for text in prompts for _ in range(len(images) // len(prompts))]
-        scores = torch.as_tensor(scorer(images, repeated), dtype=torch.float64).reshape(-1, best_of)
+        scores = torch.as_tensor(scorer(images, repeated), dtype=torch.float64).flatten()
+        if len(scores) != len(images):
+            raise ValueError(f"the scorer gave {len(scores)} scores for {len(images)} pictures")
+        scores = scores.reshape(-1, best_of)
         picked = scores.argmax(1) + torch.arange(len(scores)) * best_of
         return tokens[picked.to(tokens.device)]
 
 
-def _generators(generator: Generators) -> list[torch.Generator | None]:
-    return list(generator) if isinstance(generator, Sequence) else [generator]
-
-
-def _clone(generator: torch.Generator | None) -> torch.Generator | None:
-    if generator is None:
-        return None
-    copy = torch.Generator(generator.device)
-    copy.set_state(generator.get_state())
-    return copy
+def _awake(model: Any) -> Any:
+    """The model, on its device: offloading moves a model there at ``forward``, and these calls are other methods."""
+    hook = getattr(model, "_hf_hook", None)
+    if hook is not None:
+        hook.pre_forward(model)
+    return model

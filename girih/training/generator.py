@@ -90,22 +90,24 @@ class GeneratorObjective(Objective):
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> GeneratorObjective:
         """Build everything a recipe names: ``[data]`` folder, tokenizer (a codec folder) and the source's own keys;
-        ``[generator]``, ``[text]``; ``init`` (a model folder to start from).
+        ``[generator]``, ``[text]``; ``init``: a model to start from, its codec and vocabulary included.
 
         Raises:
             ValueError: for what is missing or does not fit.
         """
         data = dict(recipe["data"])
         folder = Path(data.pop("folder"))
-        place = Path(data.pop("tokenizer"))
-        codec = ImageTokenizer.from_pretrained(place / "codec" if (place / "codec").is_dir() else place)
-        emoji = (folder / "pictures.npy").is_file()
-        source: Source = EmojiSource(folder, codec, **data) if emoji else FolderSource(folder, codec)
+        init = None
         if recipe.get("init"):
             from girih.pipelines.loading import load
 
-            pipe = load(recipe["init"])
-            parts = pipe.generator.float(), pipe.text_encoder.float(), pipe.tokenizer
+            init = load(recipe["init"])
+        place = data.pop("tokenizer", None)
+        codec = init.codec if init else cls._codec(place)
+        emoji = (folder / "pictures.npy").is_file()
+        source: Source = EmojiSource(folder, codec, **data) if emoji else FolderSource(folder, codec)
+        if init:
+            parts = init.generator, init.text_encoder, init.tokenizer
         else:
             tokenizer = train_text_tokenizer(source.texts(), recipe["text"]["vocab_size"])
             sizes = {**recipe["text"], "vocab_size": len(tokenizer), "max_length": MAX_LENGTH}
@@ -116,6 +118,15 @@ class GeneratorObjective(Objective):
                                            **recipe["generator"])
             parts = generator, text_encoder, tokenizer
         return cls(source, codec, *parts, Losses(**recipe.get("loss", {})))
+
+    @staticmethod
+    def _codec(place: str | None) -> ImageTokenizer:
+        if place is None:
+            raise ValueError("a generator needs a codec: give --tokenizer DIR (or --init MODEL, which brings its own)")
+        folder = Path(place) / "codec" if (Path(place) / "codec").is_dir() else Path(place)
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"{place} holds no trained tokenizer (`girih train tokenizer` makes one)")
+        return ImageTokenizer.from_pretrained(folder)
 
     def batch(self, step: int, process: int, size: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, step, process))
@@ -161,7 +172,7 @@ class GeneratorObjective(Objective):
         return Image.fromarray((sheet * 127.5 + 127.5).round().to(torch.uint8).cpu().numpy())
 
     def export(self, folder: Path) -> None:
-        """A whole pipeline folder ``model``, float16 weights."""
+        """A whole pipeline into ``folder``, float16 weights: what ``girih.load(folder)`` draws with."""
         from girih.generators.decoding.autoregressive import Autoregressive
         from girih.pipelines.image import ImagePipeline
 
@@ -173,7 +184,7 @@ class GeneratorObjective(Objective):
         pipe = ImagePipeline(codec=copies[2], generator=copies[0], text_encoder=copies[1], tokenizer=self.tokenizer,
                              decoding=Autoregressive(), styles=list(self.source.styles),
                              backgrounds=list(self.source.backgrounds))
-        pipe.save_pretrained(folder / "model", max_shard_size=MAX_FILE)
+        pipe.save_pretrained(folder, max_shard_size=MAX_FILE)
 
     @property
     def _device(self) -> torch.device:

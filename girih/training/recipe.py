@@ -80,6 +80,7 @@ def train(
     *,
     data: str | None = None,
     tokenizer: str | None = None,
+    init: str | None = None,
     out: str | None = None,
     max_minutes: float | None = None,
     resume: bool = False,
@@ -87,7 +88,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a recipe; returns the last evaluation with ``step``, ``minutes``, ``interrupted`` and ``out``.
 
-    ``data``, ``tokenizer``: folders that replace the recipe's. ``max_minutes`` replaces the recipe's length.
+    ``data``, ``tokenizer``: folders that replace the recipe's. ``init``: a model to start from. ``max_minutes`` replaces
+    the recipe's length.
     Raises ValueError for whatever in the recipe, the settings or the folders cannot be used.
     """
     from girih.training.trainer import Trainer, TrainSettings
@@ -97,11 +99,15 @@ def train(
         recipe.setdefault("data", {})["folder"] = data
     if tokenizer is not None:
         recipe.setdefault("data", {})["tokenizer"] = tokenizer
+    if init is not None:
+        recipe["init"] = init
     if max_minutes is not None:
         recipe["train"] = _shortened(recipe.get("train", {}), max_minutes)
     objective_name = recipe.get("objective", "")
     if objective_name not in OBJECTIVES:
         raise unknown("objective", str(objective_name), OBJECTIVES)
+    if init is not None and objective_name != "generator":
+        raise ValueError(f"--init starts a generator from a model; recipe {name} trains a {objective_name}")
     module, cls = OBJECTIVES[objective_name]
     folder = Path(out or recipe.get("out") or f"runs/{Path(name).stem}")
     try:

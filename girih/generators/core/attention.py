@@ -84,12 +84,14 @@ class Attention(nn.Module):
     def project(self, x: Tensor, stream: Stream) -> tuple[Tensor, Tensor, Tensor]:
         """[rows, n, dim] -> rotated query, rotated key and value, each [rows, heads, n, head_dim]."""
         split = self.qkv(x).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        query, key, value = split.split(self.heads, dim=1)
-        query, key = self.query_norm(query), self.key_norm(key)
-        if stream.rotary is not None:
-            query = rotate(query, *stream.rotary, interleaved=self.interleaved)
-            key = rotate(key, *stream.rotary, interleaved=self.interleaved)
-        return query, key, value
+        if isinstance(self.query_norm, nn.Identity):
+            both, value = split.split((self.heads[0] + self.heads[1], self.heads[2]), dim=1)
+        else:
+            query, key, value = split.split(self.heads, dim=1)
+            both = torch.cat((self.query_norm(query), self.key_norm(key)), dim=1)
+        if stream.rotary is not None:  # one rotation of both: a step's cost is its number of small operations
+            both = rotate(both, *stream.rotary, interleaved=self.interleaved)
+        return *both.split(self.heads[:2], dim=1), value
 
     def forward(self, x: Tensor, stream: Stream) -> Tensor:
         """The parallel form: x [rows, n, dim] attends within itself."""

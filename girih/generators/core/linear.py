@@ -10,6 +10,7 @@ one row only; two rows, a guided pair, take more than twice as long.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -34,9 +35,9 @@ class DerivedLinear(nn.Linear):
         layer.weight, layer.bias = linear.weight, linear.bias
         return layer.requires_grad_(False).train(linear.training)
 
+    @abstractmethod
     def derive(self) -> Any:
         """What the layer multiplies with."""
-        raise AssertionError("each layout says what it derives")
 
     @property
     def derived(self) -> Any:

@@ -35,8 +35,10 @@ class Autoregressive(SchedulerMixin, ConfigMixin):
         rows, steps = state.tokens.shape
         cache = generator.new_cache(state.condition.rows)
         cells = torch.tensor(generator.layout.order, device=state.tokens.device)
-        fed = 0  # tokens in the cache
+        tokens, fed = state.tokens, 0  # how many of them are in the cache
         for step in range(steps):
+            if state.tokens is not tokens:  # replaced by a callback: the cache holds what no longer stands there
+                tokens, fed, cache = state.tokens, 0, generator.new_cache(state.condition.rows)
             state.step = step + 1
             if bool(state.known[:, step].all()):
                 yield state
@@ -47,7 +49,7 @@ class Autoregressive(SchedulerMixin, ConfigMixin):
             fed = step
             logits = guide.mix(generator.head.scores(features[:, -1]), step)
             cell = cells[step].expand(rows)
-            values, undecided = state.sampling.draw(logits, state.keys, cell)
+            values, undecided = state.sampling.draw(logits, state.keys, cell, guide.amplification)
             state.stats["target_calls"] += 1
             if state.canonical and bool(undecided.any()):
                 for row in undecided.nonzero()[:, 0].tolist():

@@ -25,10 +25,16 @@ def sample_keys(generators: list[torch.Generator | None], rows: int) -> Tensor:
 
 
 def _mix(z: Tensor) -> Tensor:
-    """The finaliser of splitmix64 (Steele, Lea & Flood 2014) on int64 with wrap-around."""
-    z = (z ^ ((z >> 30) & ((1 << 34) - 1))) * -4658895280553007687  # 0xBF58476D1CE4E5B9
-    z = (z ^ ((z >> 27) & ((1 << 37) - 1))) * -7723592293110705685  # 0x94D049BB133111EB
-    return z ^ ((z >> 31) & ((1 << 33) - 1))
+    """The finaliser of splitmix64 (Steele, Lea & Flood 2014) on int64 with wrap-around; overwrites ``z``.
+
+    In place because a vocabulary of noise for every token is large enough for fresh memory to cost more than the sums.
+    """
+    high = z >> 30
+    z.bitwise_xor_(high.bitwise_and_((1 << 34) - 1)).mul_(-4658895280553007687)  # 0xBF58476D1CE4E5B9
+    torch.bitwise_right_shift(z, 27, out=high)
+    z.bitwise_xor_(high.bitwise_and_((1 << 37) - 1)).mul_(-7723592293110705685)  # 0x94D049BB133111EB
+    torch.bitwise_right_shift(z, 31, out=high)
+    return z.bitwise_xor_(high.bitwise_and_((1 << 33) - 1))
 
 
 def uniform(keys: Tensor, cells: Tensor, size: int, visit: int = 0, component: int = 0) -> Tensor:
@@ -44,9 +50,9 @@ def uniform(keys: Tensor, cells: Tensor, size: int, visit: int = 0, component: i
     state = _mix(keys + _mix(cells * 4 + 1) + _mix(use))
     ids = torch.arange(size, device=keys.device, dtype=torch.int64)
     bits = _mix(state[:, None] + (ids + 1) * -7046029254386353131)  # the golden gamma, 0x9E3779B97F4A7C15
-    return (((bits >> 11) & ((1 << 53) - 1)).double() + 0.5) * 2.0**-53
+    return bits.bitwise_right_shift_(11).bitwise_and_((1 << 53) - 1).double().add_(0.5).mul_(2.0**-53)
 
 
 def gumbel(keys: Tensor, cells: Tensor, size: int, visit: int = 0, component: int = 0) -> Tensor:
     """Standard Gumbel draws, float32 [rows, size]; argmax(logits + gumbel) samples softmax(logits)."""
-    return -torch.log(-torch.log(uniform(keys, cells, size, visit, component))).float()
+    return uniform(keys, cells, size, visit, component).log_().neg_().log_().float().neg_()

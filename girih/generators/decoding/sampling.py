@@ -77,39 +77,42 @@ class Sampling:
             return filtered, torch.zeros_like(filtered)
         return filtered, gumbel(keys, cells, logits.shape[-1])
 
-    def draw(self, logits: Tensor, keys: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
+    def draw(self, logits: Tensor, keys: Tensor, cells: Tensor, amplification: float = 1.0) -> tuple[Tensor, Tensor]:
         """Choose a value a row by Gumbel noise.
 
         Args:
             logits: float32 [rows, V]; keys, cells: LongTensor [rows], see ``noise``.
+            amplification: how many times the model's rounding errors were enlarged on the way (guidance does).
 
         Returns:
             (values LongTensor [rows], undecided bool [rows]).
         """
         filtered, noise = self.perturbed(logits, keys, cells)
-        return (filtered + noise).argmax(-1), self.undecided(logits, filtered, noise)
+        return (filtered + noise).argmax(-1), self.undecided(logits, filtered, noise, amplification)
 
-    def undecided(self, logits: Tensor, filtered: Tensor, noise: Tensor) -> Tensor:
+    def undecided(self, logits: Tensor, filtered: Tensor, noise: Tensor, amplification: float = 1.0) -> Tensor:
         """bool [rows]: the choice hangs on differences that rounding could turn.
 
-        Either the two best perturbed scores lie within ``NEAR``, or the border of a filter does and a value at that
-        border is, or would be, the choice.
+        Either the two best perturbed scores lie within ``NEAR`` (times what guidance and a low temperature enlarge
+        errors by), or the border of a filter does and a value at that border is, or would be, the choice.
         """
+        margin = NEAR * max(1.0, amplification) / min(1.0, self.temperature or 1.0)
         perturbed = filtered + noise
         best = perturbed.topk(min(2, perturbed.shape[-1]), dim=-1).values
-        near = best[:, 0] - best[:, -1] < NEAR if best.shape[1] > 1 else torch.zeros_like(best[:, 0], dtype=torch.bool)
+        near = best[:, 0] - best[:, -1] < (margin if best.shape[1] > 1 else 0)
         kept = filtered.isfinite()
-        if bool(kept.all()):
+        moving = self.top_p < 1 or self.min_p > 0  # the border is a probability, not a rank
+        if self.temperature == 0 or not moving and bool(kept.all()):
             return near
         scores = logits / self.temperature
         lowest = torch.where(kept, scores, torch.inf).amin(-1, keepdim=True)
         highest = torch.where(kept, -torch.inf, scores).amax(-1, keepdim=True)
-        # A cumulative border (top-p) can move by one value even across a gap; a plain threshold only within NEAR.
-        fragile = (lowest - highest < NEAR)[:, 0] | (self.top_p < 1)
-        border = (scores >= highest - NEAR) & (scores <= lowest + NEAR)
+        # A border that is a probability can move by one value even across a gap; one of rank only within the margin.
+        fragile = (lowest - highest < margin)[:, 0] | moving
+        border = (scores >= highest - margin) & (scores <= lowest + margin)
         outsider = torch.where(border & ~kept, scores + noise, -torch.inf).amax(-1)
         chosen_at_border = border.gather(-1, perturbed.argmax(-1, keepdim=True))[:, 0]
-        return near | fragile & (chosen_at_border | (outsider > best[:, 0] - NEAR))
+        return near | fragile & (chosen_at_border | (outsider > best[:, 0] - margin))
 
 
 def inverse_draw(logits: Tensor, keys: Tensor, cells: Tensor) -> Tensor:
