@@ -1,11 +1,13 @@
 """Plain data that tokenizers and generators share.
 
-Knows: what tokens are (``TokenSpec``) and in which order cells are predicted (``Layout``). Does not know signals,
+Knows: what tokens are (``TokenSpec``), factorised ids digit by digit, and in which order cells are predicted
+(``Layout``). Does not know signals,
 networks or files. Both sides import this file and never each other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -36,6 +38,23 @@ class TokenSpec:
     def cells(self) -> int:
         """Number of cells of one result."""
         return prod(self.shape)
+
+
+def digits(tokens: Tensor, levels: Sequence[int]) -> Tensor:
+    """Token ids ``[...]`` to level digits ``[..., len(levels)]``: id = sum digit_i * prod(levels[:i])."""
+    level = torch.as_tensor(tuple(levels), device=tokens.device)
+    return tokens.unsqueeze(-1) // _strides(levels, tokens.device) % level
+
+
+def from_digits(digits: Tensor, levels: Sequence[int]) -> Tensor:
+    """Inverse of ``digits``: level digits ``[..., len(levels)]`` to token ids ``[...]`` (int64)."""
+    if digits.shape[-1] != len(levels):
+        raise ValueError(f"{digits.shape[-1]} digits a token do not fit the {len(levels)} levels {tuple(levels)}")
+    return (digits.long() * _strides(levels, digits.device)).sum(-1)
+
+
+def _strides(levels: Sequence[int], device: torch.device) -> Tensor:
+    return torch.tensor([prod(levels[:i]) for i in range(len(levels))], device=device)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from girih.spec import TokenSpec
+from girih.spec import TokenSpec, digits
 
 
 class CategoricalHead(nn.Module):
@@ -57,18 +57,9 @@ class FactorisedHead(nn.Module):
     def loss(self, features: Tensor, targets: Tensor) -> Tensor:
         """Nats of each target: features [..., dim], targets [...] -> float32 [...]."""
         nats = torch.zeros(targets.shape, device=targets.device)
-        for scores, digit in zip(self.digit_scores(features), split_digits(targets, self.levels), strict=True):
+        for scores, digit in zip(self.digit_scores(features), digits(targets, self.levels).unbind(-1), strict=True):
             nats = nats - scores.gather(-1, digit[..., None])[..., 0]
         return nats
-
-
-def split_digits(tokens: Tensor, levels: tuple[int, ...]) -> list[Tensor]:
-    """Token ids -> one tensor of digit values a level, first level fastest (see ``TokenSpec.levels``)."""
-    digits = []
-    for count in levels:
-        digits.append(tokens % count)
-        tokens = tokens // count
-    return digits
 
 
 class DigitEmbedding(nn.Module):
@@ -84,8 +75,7 @@ class DigitEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """LongTensor [...] -> [..., dim]."""
-        digits = torch.stack(split_digits(tokens, self.levels), dim=-1)
-        return F.embedding(digits + self.offsets, self.table.weight).sum(-2)
+        return F.embedding(digits(tokens, self.levels) + self.offsets, self.table.weight).sum(-2)
 
 
 def make_head(spec: TokenSpec, dim: int, factorised: bool) -> tuple[nn.Module, CategoricalHead | FactorisedHead]:

@@ -1,6 +1,6 @@
 """Quantizers of image tokenizers: a feature map to token ids and code vectors, and ids back to code vectors.
 
-Knows feature maps ``[B, C, h, w]``, ids ``[B, h, w]`` and level digits. Does not know images, encoders or files.
+Knows feature maps ``[B, C, h, w]`` and ids ``[B, h, w]``. Does not know images, encoders or files.
 
 Two maths live here. Finite scalar quantization is vector-quantize-pytorch's. The learned codebook is written out,
 because LlamaGen moves its codebook by gradient, which that library's cosine mode refuses.
@@ -17,24 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from vector_quantize_pytorch import FSQ
 
+from girih.spec import digits
+
 USAGE_WINDOW = 65536  # ids that LlamaGen's usage statistic looks back on; part of its published state dict
-
-
-def digits(tokens: Tensor, levels: Sequence[int]) -> Tensor:
-    """Token ids ``[...]`` to level digits ``[..., len(levels)]``: id = sum digit_i * prod(levels[:i])."""
-    level = torch.as_tensor(tuple(levels), device=tokens.device)
-    return tokens.unsqueeze(-1) // _strides(levels, tokens.device) % level
-
-
-def from_digits(digits: Tensor, levels: Sequence[int]) -> Tensor:
-    """Inverse of :func:`digits`: level digits ``[..., len(levels)]`` to token ids ``[...]`` (int64)."""
-    if digits.shape[-1] != len(levels):
-        raise ValueError(f"{digits.shape[-1]} digits a token do not fit the {len(levels)} levels {tuple(levels)}")
-    return (digits.long() * _strides(levels, digits.device)).sum(-1)
-
-
-def _strides(levels: Sequence[int], device: torch.device) -> Tensor:
-    return torch.tensor([math.prod(levels[:i]) for i in range(len(levels))], device=device)
 
 
 @dataclass

@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from girih.generators.conditioning import TextEncoder
-from girih.generators.heads import split_digits
 from girih.generators.next_token import NextTokenGenerator
+from girih.spec import digits, from_digits
 from girih.tokenizers.image import ImageTokenizer
 from girih.tokenizers.text import MAX_LENGTH, NULL, train_text_tokenizer
 from girih.training.sources import EmojiSource, FolderSource
@@ -56,14 +56,12 @@ class Losses:
     drop: float = 0.1
 
 
-def neighbours(tokens: Tensor, levels: tuple[int, ...], rng: torch.Generator | None = None) -> Tensor:
+def neighbours(tokens: Tensor, levels: tuple[int, ...]) -> Tensor:
     """Each digit of each token moved by -1, 0 or 1, kept within its levels; LongTensor of the same shape."""
-    moved, weight = torch.zeros_like(tokens), 1
-    for digit, count in zip(split_digits(tokens, levels), levels, strict=True):
-        step = torch.randint(-1, 2, tokens.shape, device=tokens.device, generator=rng)
-        moved = moved + (digit + step).clamp(0, count - 1) * weight
-        weight *= count
-    return moved
+    split = digits(tokens, levels)
+    moved = split + torch.randint(-1, 2, split.shape, device=tokens.device)
+    highest = torch.tensor(levels, device=tokens.device) - 1
+    return from_digits(moved.clamp(min=0).minimum(highest), levels)
 
 
 def corrupt(tokens: Tensor, noise: float, levels: tuple[int, ...] | None) -> Tensor:
@@ -80,8 +78,9 @@ class GeneratorObjective(Objective):
     """Text encoder and generator, trained together on a source's tokens."""
 
     def __init__(self, source: Source, codec: ImageTokenizer, generator: NextTokenGenerator, text_encoder: TextEncoder,
-                 tokenizer: Any, losses: Losses) -> None:
+                 tokenizer: Any, losses: Losses, pipeline: dict[str, Any] | None = None) -> None:
         super().__init__()
+        self.pipeline = pipeline or {}
         self.source, self.losses, self.tokenizer = source, losses, tokenizer
         self.generator, self.text_encoder = generator, text_encoder
         self._frozen = [codec.requires_grad_(False).eval()]  # in a list: not part of what is trained or saved
@@ -90,7 +89,8 @@ class GeneratorObjective(Objective):
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> GeneratorObjective:
         """Build everything a recipe names: ``[data]`` folder, tokenizer (a codec folder) and the source's own keys;
-        ``[generator]``, ``[text]``; ``init``: a model to start from, its codec and vocabulary included.
+        ``[generator]``, ``[text]``; ``[pipeline]``: what the pipeline does where a call does not say; ``init``: a
+        model to start from, its codec and vocabulary included.
 
         Raises:
             ValueError: for what is missing or does not fit.
@@ -117,7 +117,7 @@ class GeneratorObjective(Objective):
                                            factorised=spec.levels is not None, learned_positions=True,
                                            **recipe["generator"])
             parts = generator, text_encoder, tokenizer
-        return cls(source, codec, *parts, Losses(**recipe.get("loss", {})))
+        return cls(source, codec, *parts, Losses(**recipe.get("loss", {})), recipe.get("pipeline"))
 
     @staticmethod
     def _codec(place: str | None) -> ImageTokenizer:
@@ -183,7 +183,7 @@ class GeneratorObjective(Objective):
             copies.append(copy.to(torch.float16))
         pipe = ImagePipeline(codec=copies[2], generator=copies[0], text_encoder=copies[1], tokenizer=self.tokenizer,
                              decoding=Autoregressive(), styles=list(self.source.styles),
-                             backgrounds=list(self.source.backgrounds))
+                             backgrounds=list(self.source.backgrounds), **self.pipeline)
         pipe.save_pretrained(folder, max_shard_size=MAX_FILE)
 
     @property

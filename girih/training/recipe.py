@@ -88,8 +88,8 @@ def train(
 ) -> dict[str, Any]:
     """Train a recipe; returns the last evaluation with ``step``, ``minutes``, ``interrupted`` and ``out``.
 
-    ``data``, ``tokenizer``: folders that replace the recipe's. ``init``: a model to start from. ``max_minutes`` replaces
-    the recipe's length.
+    ``data``, ``tokenizer``: folders that replace the recipe's. ``init``: a model to start from. ``max_minutes``
+    replaces the recipe's length.
     Raises ValueError for whatever in the recipe, the settings or the folders cannot be used.
     """
     from girih.training.trainer import Trainer, TrainSettings

@@ -7,13 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from girih.spec import digits, from_digits
 from girih.tokenizers.quantizers import (
     USAGE_WINDOW,
     CodebookQuantizer,
     FiniteScalarQuantizer,
     assignment_entropy,
-    digits,
-    from_digits,
 )
 
 LEVELS = st.lists(st.integers(3, 9), min_size=1, max_size=6)

@@ -10,6 +10,7 @@ one row only; two rows, a guided pair, take more than twice as long.
 
 from __future__ import annotations
 
+import warnings
 from abc import abstractmethod
 from typing import Any
 
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_VNNI = torch.cpu._is_vnni_supported()
 FEW_ROWS = 3  # up to here the plain product on a transposed weight keeps up with oneDNN's packed one
 
 
@@ -97,7 +99,10 @@ class Int8Linear(DerivedLinear):
     def derive(self) -> Any:
         weight = self.weight.detach().float()
         scales = (weight.abs().amax(1) / 127).clamp_min(1e-12)
-        whole = torch.quantize_per_channel(weight, scales, torch.zeros(len(scales), dtype=torch.long), 0, torch.qint8)
+        zeros = torch.zeros(len(scales), dtype=torch.long)
+        with warnings.catch_warnings():  # deprecated for torch releases above the ones girih runs on
+            warnings.filterwarnings("ignore", message=".*quantized tensor creation")
+            whole = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         return torch.ops.quantized.linear_prepack(whole, None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -105,8 +110,8 @@ class Int8Linear(DerivedLinear):
         if not x.is_cpu:
             return super().forward(x)
         # Without VNNI the 16-bit sums of products overflow at 8-bit activations; 7 bits are safe.
-        narrow = not torch.cpu._is_vnni_supported()
-        ranges = torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True, dtype=torch.float32).add_(1e-12)
+        narrow = not _VNNI
+        ranges = x.float().abs().amax(-1, keepdim=True).clamp_min_(1e-12)
         out = torch.ops.quantized.linear_dynamic(x / ranges, self.derived, narrow).mul_(ranges)
         return (out if self.bias is None else out + self.bias).to(x.dtype)
 

@@ -100,9 +100,11 @@ class Sampling:
         perturbed = filtered + noise
         best = perturbed.topk(min(2, perturbed.shape[-1]), dim=-1).values
         near = best[:, 0] - best[:, -1] < (margin if best.shape[1] > 1 else 0)
-        kept = filtered.isfinite()
         moving = self.top_p < 1 or self.min_p > 0  # the border is a probability, not a rank
-        if self.temperature == 0 or not moving and bool(kept.all()):
+        if self.temperature == 0 or not (moving or self.top_k):
+            return near
+        kept = filtered.isfinite()
+        if not moving and bool(kept.all()):
             return near
         scores = logits / self.temperature
         lowest = torch.where(kept, scores, torch.inf).amin(-1, keepdim=True)
