@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -24,6 +25,16 @@ from girih.generators.next_token import NextTokenGenerator
 BUCKET = 64  # slots: attention spans the next multiple, so a result of 256 tokens needs four graphs
 
 
+_bias = Mask.bias.func  # a cached property holds a lock in some Python versions, which cannot be traced
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A mask as attention over one query sees it: bool [rows, 1, 1, keys]."""
+
+    bias: Tensor
+
+
 class Span:
     """The cache as a layer sees it in a step of static shape: one slot to write, the first ``keys`` slots to read.
 
@@ -35,7 +46,7 @@ class Span:
         self.keys, self.values, self.owners, self.slot, self.end = cache_keys, cache_values, owners, slot, keys
 
     def write(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Put one slot's key and value [rows, kv_heads, 1, head_dim] in place; returns [rows, kv_heads, end, head_dim]."""
+        """Put one slot's key and value [rows, kv_heads, 1, head_dim] in place, and return the first ``end`` slots."""
         keys, values = self.keys[self.owners[layer]], self.values[self.owners[layer]]
         keys.index_copy_(2, self.slot, key)
         values.index_copy_(2, self.slot, value)
@@ -84,7 +95,8 @@ class StaticStep:
             return self.plain_forward(tokens, condition, cache, steps, may_attend)
         slot = cache.stage(1)[0]
         keys = -(-cache.end // BUCKET) * BUCKET
-        torch.compiler.cudagraph_mark_step_begin()
+        if tokens.is_cuda:
+            torch.compiler.cudagraph_mark_step_begin()
         features = self.step(tokens, slot, keys, condition.plan, condition.visible, condition.modulation,
                              cache.keys, cache.values, cache.owners)
         return features.clone()  # the next replay of a graph overwrites its output
@@ -102,5 +114,6 @@ class StaticStep:
         rule, queries = causal, slot[None]
         if visible is not None:
             rule, queries = padded_prefix(visible), slot.expand(tokens.shape[0], 1)
-        span = Span(cache_keys, cache_values, owners, slot, keys)
-        return generator.core(x, Stream(Mask(rule, queries, keys), rotary, span), modulation)
+        span = cast(Cache, Span(cache_keys, cache_values, owners, slot, keys))
+        shown = cast(Mask, Shown(_bias(Mask(rule, queries, keys))))
+        return generator.core(x, Stream(shown, rotary, span), modulation)

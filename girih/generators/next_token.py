@@ -70,6 +70,7 @@ class NextTokenGenerator(ModelMixin, ConfigMixin):
         slots = self.prefix - 1 + len(self.layout)
         self.conditioner = CONDITIONERS[kind](parts.dim, **sizes)
         self.embedding, self.head = make_head(self.spec, parts.dim, factorised)
+        self.plan_head = make_head(self.spec, parts.dim, factorised)[1] if kind == "plan" else None
         self.core = Transformer(parts)
         self.positions = nn.Parameter(torch.randn(slots, parts.dim) * 0.02) if learned_positions else None
         if rope_base is not None:
@@ -154,6 +155,6 @@ class NextTokenGenerator(ModelMixin, ConfigMixin):
         Raises:
             ValueError: for a model without a plan.
         """
-        if condition.plan is None or self.positions is None:
+        if self.plan_head is None or self.positions is None:
             raise ValueError("this generator has no plan with learned positions")
-        return self.head.loss(self.conditioner.norm(condition.plan + self.positions), tokens)
+        return self.plan_head.loss(self.conditioner.norm(condition.plan + self.positions), tokens)

@@ -6,6 +6,7 @@ Knows arguments and limits. Does not draw.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -102,6 +103,8 @@ def _rows(pipe: Any, prompt: Any, class_labels: Any, prompt_embeds: Any) -> int:
         raise ValueError(f"prompt must be a string or a list of strings, got {type(prompt).__name__}")
     if not prompts or not all(text.strip() for text in prompts):
         raise ValueError("a prompt must not be empty")
+    if wordless := [text for text in prompts if not re.search(r"\w", text)]:
+        raise ValueError(f"the prompt {wordless[0]!r} holds no word")
     if pipe.text_encoder is None or pipe.tokenizer is None:
         raise ValueError("this model has no text encoder: give class_labels or prompt_embeds")
     return len(prompts)

@@ -22,8 +22,8 @@ def optimize(pipe: Any, int8: bool = False) -> Any:
     On a CPU its linear layers are laid out for few rows. In float32 that changes no picture. With ``int8`` the layers
     that run at every token multiply in 8 bits; what runs once a call, the head and the choice of tokens do not.
 
-    On a GPU the linear layers multiply in bfloat16, all but the head, and the step of one token becomes one compiled
-    graph (``torch.compile``, reduce-overhead). The first call compiles. Not run on a GPU yet.
+    On a GPU the same layers multiply in bfloat16, and the step of one token becomes one compiled graph a bucket of 64
+    slots (``torch.compile``, reduce-overhead). The first call compiles. Not run on a GPU yet.
 
     Results are approximate with ``int8`` and on a GPU: the same call gives the same picture, but a picture may depend
     on what else is in its batch. ``pipe.generator.approximate`` says so. Saving writes the original weights. The
@@ -46,6 +46,8 @@ def optimize(pipe: Any, int8: bool = False) -> Any:
     generator.requires_grad_(False)
     generator.approximate = approximate
     if gpu:
+        # One graph a bucket of slots and number of rows: the default of 8 is one batch size of 512 tokens.
+        torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
         static = StaticStep(generator, partial(torch.compile, mode="reduce-overhead", fullgraph=True, dynamic=False))
         generator.forward, generator.new_cache = static.forward, static.new_cache
     return pipe

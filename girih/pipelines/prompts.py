@@ -42,7 +42,7 @@ def tokenize(tokenizer: Any, captions: Sequence[tuple[str, str]]) -> Any:
     """Word ids LongTensor [rows, max length] of (description, ending) pairs, padded to the model's length.
 
     A description too long is cut before its ending, with a warning that shows what is dropped; one of whose words the
-    model knows none is read with a warning that names them.
+    model knows none is read with a warning that names them. Raises ValueError for one without a word.
     """
     import torch
 
@@ -50,6 +50,8 @@ def tokenize(tokenizer: Any, captions: Sequence[tuple[str, str]]) -> Any:
     for description, ending in captions:
         tail = tokenizer(ending, add_special_tokens=False).input_ids if ending else []
         read = tokenizer(description, add_special_tokens=False, return_offsets_mapping=True)
+        if not read.input_ids:
+            raise ValueError(f"the prompt {description!r} holds no word")
         ids, room = list(read.input_ids), length - len(tail)
         if len(ids) > room:
             dropped = description[read.offset_mapping[room][0] :]

@@ -112,6 +112,9 @@ class GeneratorObjective(Objective):
             tokenizer = train_text_tokenizer(source.texts(), recipe["text"]["vocab_size"])
             sizes = {**recipe["text"], "vocab_size": len(tokenizer), "max_length": MAX_LENGTH}
             text_encoder = TextEncoder(**sizes)
+            read = tokenizer(source.texts(), truncation=True, return_token_type_ids=False).input_ids
+            counts = torch.bincount(torch.tensor([i for ids in read for i in ids]), minlength=len(tokenizer))
+            text_encoder.weigh(counts.float())
             spec = codec.spec
             generator = NextTokenGenerator(vocab_size=spec.vocab_size, shape=spec.shape, levels=spec.levels,
                                            factorised=spec.levels is not None, learned_positions=True,

@@ -14,8 +14,8 @@ import torch
 
 from girih.files import whole
 from girih.tokenizers.image import ImageTokenizer
-from girih.training.data.captions import caption, concept_list, read_phrases
-from girih.training.data.compose import COLOURS, MIX, Picture, Sampler, render
+from girih.training.data.captions import caption, concept_list, full_caption, read_phrases
+from girih.training.data.compose import COLOURS, MIX, SMALL, Picture, Sampler, render
 from girih.training.data.pictures import PictureSet
 
 CONCEPTS = Path(__file__).parent / "data" / "concepts.tsv"
@@ -45,10 +45,12 @@ class EmojiSource:
         scenes: how many scenes are drawn from the mix (equal ones are encoded once).
         concepts: "core" (data/concepts.tsv) or "all" that stand in every style.
         mix: share of each kind of scene, see ``compose.MIX``.
+        plain: share of captions of single drawings that are the label in the convention's plain form.
     """
 
     def __init__(self, folder: Path, codec: ImageTokenizer, scenes: int = 40_000, concepts: str = "core",
-                 mix: dict[str, float] | None = None, seed: int = 0) -> None:
+                 mix: dict[str, float] | None = None, plain: float = 0.5, seed: int = 0) -> None:
+        self.plain = plain
         self.pictures = PictureSet(folder)
         if self.pictures.size != codec.config.sample_size:
             raise ValueError(f"pictures of {self.pictures.size} px do not fit a codec of {codec.config.sample_size} px")
@@ -85,7 +87,13 @@ class EmojiSource:
         return np.concatenate(tokens)
 
     def caption(self, i: int, rng: np.random.Generator) -> str:
-        return caption(self.scenes[i], self.pictures, self.phrases, rng)
+        scene = self.scenes[i]
+        item = scene.items[0]
+        if scene.relation is None and not item.paint and rng.random() < self.plain:
+            row = self.pictures.rows[item.row]
+            article = "a " if rng.random() < 0.7 else ""
+            return full_caption(article + row.label, row.style, str(scene.background), item.scale == SMALL, item.flip)
+        return caption(scene, self.pictures, self.phrases, rng)
 
     def texts(self) -> list[str]:
         rng = np.random.default_rng(1)

@@ -280,6 +280,6 @@ def test_bad_input(drawings: PictureSet, tmp_path: Any, monkeypatch: pytest.Monk
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(ValueError, match=r"pip install 'girih\[data\]'"):
         features.Lite0()
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="JSON"):
         report.write({"value": float("nan")}, tmp_path / "x.json")
     assert not (tmp_path / "x.json").exists()

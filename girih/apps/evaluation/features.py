@@ -1,6 +1,6 @@
 """What EfficientNet-Lite0 (ImageNet weights) sees in a picture, as unit-length vectors, cached on disk.
 
-Knows the network, its two readings of a picture and the cache. Does not know concepts, galleries or models.
+Knows the network, its readings of a picture and the cache. Does not know concepts, galleries or models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 KEPT = 24  # cached galleries; older ones are removed
 _BATCH = 8
-READINGS = ("mean", "mean+max")
+READINGS = ("mean", "mean+max", "quarters")
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -31,11 +31,12 @@ def cache_folder() -> Path:
 
 
 class Lite0:
-    """EfficientNet-Lite0's last feature maps in two readings.
+    """EfficientNet-Lite0's last feature maps in three readings.
 
     "mean": the picture at 64 px, enlarged to 128 px, mean over positions [1280]. "mean+max": the picture at 224 px,
-    mean and maximum over positions, each of length one, joined [2560]. All resizing is bicubic. Pixels enter as [-1,1],
-    what the published Lite weights were trained with. Raises ValueError when the two packages are missing.
+    mean and maximum over positions, each of length one, joined [2560]. "quarters": at 224 px, the mean of each quarter
+    of the picture, joined and of length one [5120], so that a mirror image differs. All resizing is bicubic. Pixels
+    enter as [-1,1], what the published Lite weights were trained with. Raises ValueError when the package is missing.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,9 @@ class Lite0:
             elif reading == "mean+max":
                 maps = self._maps(_resize(batch, 224))
                 rows.append(torch.cat([F.normalize(maps.mean((2, 3))), F.normalize(maps.amax((2, 3)))], 1))
+            elif reading == "quarters":
+                quarters = F.adaptive_avg_pool2d(self._maps(_resize(batch, 224)), 2)
+                rows.append(F.normalize(quarters.flatten(1)))
             else:
                 raise ValueError(f"unknown reading {reading!r}; known: {', '.join(READINGS)}")
             if progress:

@@ -89,7 +89,7 @@ def _prompts(report: dict[str, Any]) -> Table:
             f"{loss['right']:.2f} / {loss['shuffled']:.2f} / {loss['gap']:.2f}",
         )
     table.add_row(f"{many['seeds']} seeds of {many['prompt']!r}: visibly different", str(many["different"]))
-    table.add_row("  pass the distance threshold: mirrored, other style",
+    table.add_row("  real drawings that differ so: mirrored, other style",
                   f"{_percent(many['mirrored_pass'])}, {_percent(many['other_style_pass'])}")  # fmt: skip
     table.add_row("  hits among them", rate(many["hits"]))
     table.add_row("nearest training drawing: PSNR of the picture / of the codec",

@@ -50,7 +50,7 @@ def compose(images: np.ndarray, captions: Sequence[str]) -> Image.Image:
     rows = -(-len(images) // columns)
     sheet = Image.new("RGB", (columns * (side + GAP) + GAP, rows * (height + GAP) + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    letters = int(side / font.getlength("abcdefghij ") * 11)
+    letters = int(side / font.getlength("abcdefghijklmnopqrstuvwxyz ") * 25)
     for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = GAP + i % columns * (side + GAP), GAP + i // columns * (height + GAP)
         drawing = Image.fromarray(image.transpose(1, 2, 0)).resize((side, side), Image.Resampling.NEAREST)

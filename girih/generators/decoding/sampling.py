@@ -110,7 +110,9 @@ class Sampling:
         lowest = torch.where(kept, scores, torch.inf).amin(-1, keepdim=True)
         highest = torch.where(kept, -torch.inf, scores).amax(-1, keepdim=True)
         # A border that is a probability can move by one value even across a gap; one of rank only within the margin.
-        fragile = (lowest - highest < margin)[:, 0] | moving
+        # More values than asked for are kept where several tie for the last rank.
+        tied = (kept.sum(-1) > self.top_k) & (self.top_k > 0)
+        fragile = (lowest - highest < margin)[:, 0] | moving | tied
         border = (scores >= highest - margin) & (scores <= lowest + margin)
         outsider = torch.where(border & ~kept, scores + noise, -torch.inf).amax(-1)
         chosen_at_border = border.gather(-1, perturbed.argmax(-1, keepdim=True))[:, 0]
