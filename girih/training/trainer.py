@@ -69,7 +69,7 @@ class TrainSettings:
     """How to train. ``steps`` or ``minutes`` (not both) ends the run; the cosine follows the share of it that is done.
 
     ``muon``: a regular expression; two-dimensional weights whose full name it finds use Muon, the rest AdamW
-    ("" = none). ``floor``: last learning rate as a share of ``lr``. ``ema``: largest decay of the average of the
+    ("" = none). ``muon_lr``: its own peak learning rate, 0 = ``lr``. ``floor``: last learning rate as a share of ``lr``. ``ema``: largest decay of the average of the
     weights, 0 = no average. ``precision``: "fp32" or "bf16" (autocast; also on CPUs). ``eval_every``, ``sample_every``:
     in steps, or in minutes when the run is measured in minutes. ``batch_size``: examples a process.
     """
@@ -82,6 +82,7 @@ class TrainSettings:
     beta2: float = 0.95
     weight_decay: float = 0.01
     muon: str = ""
+    muon_lr: float = 0.0
     warmup_steps: int = 50
     floor: float = 0.05
     clip: float = 1.0
@@ -207,8 +208,9 @@ class Trainer:
         torch.manual_seed(_seed_of(settings.seed, self.step, self.accelerator.process_index))
         rate = _rate(self.step, done, settings)
         for optimizer in self.optimizers:
+            muon = isinstance(getattr(optimizer, "optimizer", optimizer), torch.optim.Muon)
             for group in optimizer.param_groups:
-                group["lr"] = settings.lr * rate
+                group["lr"] = (settings.muon_lr if muon and settings.muon_lr else settings.lr) * rate
         with self._autocast():
             loss, metrics = self.model(_to(batch, self.accelerator.device))
         self.accelerator.backward(loss)

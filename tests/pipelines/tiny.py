@@ -37,7 +37,7 @@ def make_components() -> dict[str, Any]:
     tokenizer = train_text_tokenizer(CAPTIONS, 64)
     codec = ImageTokenizer(sample_size=8 * SIDE, encoder_widths=[8, 16], encoder_blocks=[1, 1],
                            decoder_widths=[16, 8, 8], decoder_blocks=[1, 1, 1], z_channels=8, levels=LEVELS)
-    text_encoder = TextEncoder(len(tokenizer), max_length=24, dim=16, num_layers=1, num_heads=2, vector_dim=16)
+    text_encoder = TextEncoder(len(tokenizer), max_length=24, dim=16, num_layers=1, num_heads=2)
     generator = NextTokenGenerator(
         vocab_size=36, levels=LEVELS, shape=(SIDE, SIDE), factorised=True, learned_positions=True,
         transformer={"dim": 24, "num_layers": 2, "num_heads": 2, "feed_forward_dim": 32},
