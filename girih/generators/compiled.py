@@ -25,9 +25,6 @@ from girih.generators.next_token import NextTokenGenerator
 BUCKET = 64  # slots: attention spans the next multiple, so a result of 256 tokens needs four graphs
 
 
-_bias = Mask.bias.func  # a cached property holds a lock in some Python versions, which cannot be traced
-
-
 @dataclass(frozen=True)
 class Shown:
     """A mask as attention over one query sees it: bool [rows, 1, 1, keys]."""
@@ -111,9 +108,11 @@ class StaticStep:
         if plan is not None:
             x = x + plan[:, slot]
         rotary = (generator.rope_cos[slot], generator.rope_sin[slot]) if generator.rotary else None
-        rule, queries = causal, slot[None]
+        rule: MayAttend = causal
+        queries = slot[None]
         if visible is not None:
             rule, queries = padded_prefix(visible), slot.expand(tokens.shape[0], 1)
         span = cast(Cache, Span(cache_keys, cache_values, owners, slot, keys))
-        shown = cast(Mask, Shown(_bias(Mask(rule, queries, keys))))
+        # Not Mask.bias: a cached property holds a lock in some Python versions, which cannot be traced.
+        shown = cast(Mask, Shown(Mask(rule, queries, keys).dense()))
         return generator.core(x, Stream(shown, rotary, span), modulation)

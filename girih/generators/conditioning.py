@@ -151,7 +151,7 @@ class TextEncoder(ModelMixin, ConfigMixin):
         config = TransformerConfig(dim, num_layers, num_heads, 2 * dim, feed_forward="gelu", norm="layer", bias=True)
         self.context = Transformer(config)
         self.norm = nn.LayerNorm(dim)
-        nn.init.constant_(self.context.norm.weight, 0.1)
+        nn.init.constant_(self.context.norm.get_parameter("weight"), 0.1)
 
     @torch.no_grad()
     def weigh(self, counts: Tensor, rare: float = 1e-2) -> None:

@@ -155,6 +155,6 @@ class NextTokenGenerator(ModelMixin, ConfigMixin):
         Raises:
             ValueError: for a model without a plan.
         """
-        if self.plan_head is None or self.positions is None:
+        if self.plan_head is None or self.positions is None or condition.plan is None:
             raise ValueError("this generator has no plan with learned positions")
         return self.plan_head.loss(self.conditioner.norm(condition.plan + self.positions), tokens)

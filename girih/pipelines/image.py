@@ -185,7 +185,7 @@ class ImagePipeline(DiffusionPipeline):
         elif negative_prompt is not None:
             texts = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
             texts = [text for text in texts for _ in range(rows // len(texts))]
-            each = [self._read([(text, "")], device)[0] if text and text.strip() else self._null(1) for text in texts]
+            each = [self._negative(text, device) for text in texts]
             negative_prompt_embeds = torch.cat(each)
         else:
             negative_prompt_embeds = self._null(rows)
@@ -218,6 +218,12 @@ class ImagePipeline(DiffusionPipeline):
         visible = read.attention_mask.gather(1, order)
         left = torch.cat(features).gather(1, order[..., None].expand(-1, -1, features[0].shape[-1]))
         return left * visible[..., None], visible.bool()
+
+    def _negative(self, text: str, device: torch.device) -> Tensor:
+        read = self._read([(text, "")], device)[0] if text and text.strip() else self._null(1)
+        if read is None:
+            raise ValueError("an empty negative_prompt needs the generator's null condition, which is not loaded")
+        return read
 
     def _null(self, rows: int) -> Tensor | None:
         """Inputs that stand for no text, one row a picture; None where the parts at hand do not know them."""

@@ -55,11 +55,11 @@ def optimize(pipe: Any, int8: bool = False) -> Any:
 
 def _replace(generator: nn.Module, layout: type[DerivedLinear], gpu: bool) -> None:
     """Approximate layouts stay away from the head, and 8 bits also from what is computed once a call."""
-    exact = nn.Linear if gpu else TransposedLinear
+    exact: type[DerivedLinear] | None = None if gpu else TransposedLinear
     for name, parent in list(generator.named_modules()):
         every_token = name.startswith("core.") and not isinstance(parent, AdaLN)
         for child, linear in list(parent.named_children()):
             if type(linear) is nn.Linear:
                 chosen = layout if every_token else exact
-                if chosen is not nn.Linear:
+                if chosen is not None:
                     setattr(parent, child, chosen.of(linear))

@@ -69,9 +69,10 @@ class TrainSettings:
     """How to train. ``steps`` or ``minutes`` (not both) ends the run; the cosine follows the share of it that is done.
 
     ``muon``: a regular expression; two-dimensional weights whose full name it finds use Muon, the rest AdamW
-    ("" = none). ``muon_lr``: its own peak learning rate, 0 = ``lr``. ``floor``: last learning rate as a share of ``lr``. ``ema``: largest decay of the average of the
-    weights, 0 = no average. ``precision``: "fp32" or "bf16" (autocast; also on CPUs). ``eval_every``, ``sample_every``:
-    in steps, or in minutes when the run is measured in minutes. ``batch_size``: examples a process.
+    ("" = none). ``muon_lr``: its own peak learning rate, 0 = ``lr``. ``floor``: last learning rate as a share of the
+    peak. ``ema``: largest decay of the average of the weights, 0 = no average. ``precision``: "fp32" or "bf16"
+    (autocast; also on CPUs). ``eval_every``, ``sample_every``: in steps, or in minutes when the run is measured in
+    minutes. ``batch_size``: examples a process.
     """
 
     steps: int = 0

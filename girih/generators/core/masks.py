@@ -106,6 +106,10 @@ class Mask:
 
     @cached_property
     def bias(self) -> Tensor:
+        """``dense()``, worked out once for all layers."""
+        return self.dense()
+
+    def dense(self) -> Tensor:
         """bool [rows, 1, n, keys], True where attention is allowed (SDPA's boolean mask)."""
         rows = torch.arange(self.queries.shape[0], device=self.queries.device)[:, None, None]
         key = torch.arange(self.keys, device=self.queries.device)
