@@ -10,7 +10,7 @@ PIP := $(BIN)/pip --disable-pip-version-check install --quiet
 .PHONY: demo test test-all lint bench clean
 
 demo: $(STAMP)
-	$(BIN)/girih image "a red apple" "a fox left of a tree" "a slice of pizza on a blue background" --out demo/
+	$(BIN)/girih image "a red apple" "a penguin on a blue background" "a grinning face on a pink background" --out demo/
 
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q

@@ -74,11 +74,14 @@ class Request:
 
 def draw(request: Request, quiet: bool = True) -> Iterator[tuple[Request, Image.Image]]:
     """Draws the pictures of `request`, each with the request that draws it alone. Raises what the pipeline does."""
+    import diffusers
     import torch
 
     request.check()
     given = {"image": _open(request.image), "mask_image": _open(request.mask)}  # before the slow part
     loading = {} if request.decoding is None else {"decoding": request.decoding}
+    if quiet:
+        diffusers.utils.logging.disable_progress_bar()
     pipe = girih.load(request.model, **loading)
     if not hasattr(pipe, "set_progress_bar_config"):  # a tokenizer's folder, say
         raise ValueError(f"{request.model} holds a {type(pipe).__name__} alone, which draws nothing from prompts")

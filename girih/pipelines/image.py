@@ -99,13 +99,13 @@ class ImagePipeline(DiffusionPipeline):
 
     def __init__(self, codec: ImageTokenizer | None, generator: NextTokenGenerator | None,
                  decoding: Autoregressive | None, tokenizer: Any = None, text_encoder: Any = None,
-                 styles: Sequence[str] = (), backgrounds: Sequence[str] = (), flip_share: float = 0.0,
+                 styles: list[str] | None = None, backgrounds: list[str] | None = None, flip_share: float = 0.0,
                  defaults: dict[str, float] | None = None) -> None:
         super().__init__()
         checks.components(codec, generator)
         self.register_modules(codec=codec, generator=generator, decoding=decoding, tokenizer=tokenizer,
                               text_encoder=text_encoder)
-        self.register_to_config(styles=list(styles), backgrounds=list(backgrounds), flip_share=flip_share,
+        self.register_to_config(styles=list(styles or ()), backgrounds=list(backgrounds or ()), flip_share=flip_share,
                                 defaults=dict(defaults or {}))
         self.image_processor = VaeImageProcessor(vae_scale_factor=codec.downscale if codec else 1)
         self._num_timesteps = len(generator.layout) if generator is not None else 0
