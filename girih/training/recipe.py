@@ -25,7 +25,6 @@ SHORT_NAMES = {"tokenizer": "image-tokenizer"}
 OBJECTIVES = {
     "tokenizer": ("girih.training.tokenizer", "TokenizerObjective"),
     "generator": ("girih.training.generator", "GeneratorObjective"),
-    "wording": ("girih.training.wording", "WordingObjective"),
 }
 
 
@@ -107,8 +106,8 @@ def train(
     objective_name = recipe.get("objective", "")
     if objective_name not in OBJECTIVES:
         raise unknown("objective", str(objective_name), OBJECTIVES)
-    if init is not None and objective_name == "tokenizer":
-        raise ValueError(f"--init starts from a finished model; recipe {name} trains a {objective_name} from nothing")
+    if init is not None and objective_name != "generator":
+        raise ValueError(f"--init starts a generator from a model; recipe {name} trains a {objective_name}")
     module, cls = OBJECTIVES[objective_name]
     folder = Path(out or recipe.get("out") or f"runs/{Path(name).stem}")
     try:
