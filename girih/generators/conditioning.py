@@ -132,9 +132,8 @@ class PlanConditioner(nn.Module):
 class TextEncoder(ModelMixin, ConfigMixin):
     """Word ids to one vector: the sum of word embeddings and a small bidirectional transformer over them, normalised.
 
-    The words' own sum comes first on purpose. With an MLP or the transformer in its way, concepts were told apart ten
-    times later in training: the plan's nats at object positions after 900 steps of 16 pictures fell from 8.15 to 7.15
-    with the sum, and to 8.08 with mean, transformer and MLP. The transformer starts at a tenth and adds word order.
+    The words' own sum comes first on purpose: with an MLP or the transformer in its way a short training hardly told
+    concepts apart. The transformer starts at a tenth and adds word order.
 
     Args:
         vocab_size, max_length: of the tokenizer; id 0 is padding.
