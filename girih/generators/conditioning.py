@@ -135,15 +135,21 @@ class TextEncoder(ModelMixin, ConfigMixin):
     The words' own sum comes first on purpose: with an MLP or the transformer in its way a short training hardly told
     concepts apart. The transformer starts at a tenth and adds word order.
 
+    With ``slots`` the vector is what the words *name*: each slot is a softmax over so many learned names (the thing
+    drawn, a second thing, their relation, the style ...), and the result is the sum of the chosen names' vectors,
+    normalised. Trained to name (training/text.py), it gives a label, a synonym and a phrase nearly the same vector,
+    so a generator need not learn wording from pictures.
+
     Args:
         vocab_size, max_length: of the tokenizer; id 0 is padding.
         dim: width of the words and of the result.
         num_layers, num_heads: of the transformer.
+        slots: number of names of each slot, or None for the words' own vector.
     """
 
     @register_to_config
     def __init__(self, vocab_size: int, max_length: int = 24, dim: int = 256, num_layers: int = 1,
-                 num_heads: int = 4) -> None:
+                 num_heads: int = 4, slots: list[int] | None = None) -> None:
         super().__init__()
         self.words = nn.Embedding(vocab_size, dim)
         self.places = nn.Parameter(torch.randn(max_length, dim) * 0.02)
@@ -151,6 +157,11 @@ class TextEncoder(ModelMixin, ConfigMixin):
         self.context = Transformer(config)
         self.norm = nn.LayerNorm(dim)
         nn.init.constant_(self.context.norm.get_parameter("weight"), 0.1)
+        if slots is not None:
+            self.naming = nn.Linear(dim, sum(slots))
+            self.names = nn.Linear(sum(slots), dim, bias=False)
+            nn.init.normal_(self.names.weight)
+            self.names_norm = nn.LayerNorm(dim)
 
     @torch.no_grad()
     def weigh(self, counts: Tensor, rare: float = 1e-2) -> None:
@@ -159,11 +170,29 @@ class TextEncoder(ModelMixin, ConfigMixin):
         """
         self.words.weight *= (rare / (rare + counts / counts.sum()))[:, None]
 
-    def forward(self, input_ids: Tensor) -> Tensor:
-        """LongTensor [rows, words], 0 = padding, at least one real word a row -> [rows, dim]."""
+    def read(self, input_ids: Tensor) -> Tensor:
+        """LongTensor [rows, words], 0 = padding, at least one real word a row -> the words' vector [rows, dim]."""
         real = input_ids != 0
         words = input_ids.shape[1]
         mask = Mask(visible_keys(real), torch.arange(words, device=real.device).expand(real.shape), words)
         embedded = self.words(input_ids)
         x = embedded + self.context(embedded + self.places[:words], Stream(mask=mask))
         return self.norm((x * real[..., None]).sum(1))
+
+    def name(self, input_ids: Tensor) -> list[Tensor]:
+        """Logits [rows, names] of each slot; only with ``slots``."""
+        return list(self.naming(self.read(input_ids)).split(self.config.slots, -1))
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """LongTensor [rows, words] as for :meth:`read` -> [rows, dim]."""
+        if self.config.slots is None:
+            return self.read(input_ids)
+        named = torch.cat([logits.softmax(-1) for logits in self.name(input_ids)], -1)
+        return self.names_norm(self.names(named))
+
+    def freeze_reading(self) -> None:
+        """Train no more how words are read, only the vectors of the names; nothing without ``slots``."""
+        if self.config.slots is not None:
+            self.requires_grad_(False)
+            self.names.requires_grad_(True)
+            self.names_norm.requires_grad_(True)

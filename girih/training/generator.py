@@ -20,8 +20,10 @@ from girih.generators.conditioning import TextEncoder
 from girih.generators.next_token import NextTokenGenerator
 from girih.spec import digits, from_digits
 from girih.tokenizers.image import ImageTokenizer
-from girih.tokenizers.text import MAX_LENGTH, NULL, train_text_tokenizer
+from girih.tokenizers.text import NULL
 from girih.training.sources import EmojiSource, FolderSource
+from girih.training.text import build_text_encoder, open_text_encoder, word_ids
+from girih.training.tokenizer import open_codec
 from girih.training.trainer import Objective
 
 MAX_FILE = "15MB"
@@ -88,7 +90,8 @@ class GeneratorObjective(Objective):
 
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> GeneratorObjective:
-        """Build everything a recipe names: ``[data]`` folder, tokenizer (a codec folder) and the source's own keys;
+        """Build everything a recipe names: ``[data]`` folder, tokenizer (a codec folder), text_encoder (a trained text
+        encoder's folder, whose reading is then kept as it is) and the source's own keys;
         ``[generator]``, ``[text]``; ``[pipeline]``: what the pipeline does where a call does not say; ``init``: a
         model to start from, its codec and vocabulary included.
 
@@ -102,19 +105,19 @@ class GeneratorObjective(Objective):
             from girih.pipelines.loading import load
 
             init = load(recipe["init"])
-        place = data.pop("tokenizer", None)
-        codec = init.codec if init else cls._codec(place)
+        place, reading = data.pop("tokenizer", None), data.pop("text_encoder", None)
+        if not init and place is None:
+            raise ValueError("a generator needs a codec: give --tokenizer DIR (or --init MODEL, which brings its own)")
+        codec = init.codec if init else open_codec(place)
         emoji = (folder / "pictures.npy").is_file()
         source: Source = EmojiSource(folder, codec, **data) if emoji else FolderSource(folder, codec)
         if init:
             parts = init.generator, init.text_encoder, init.tokenizer
         else:
-            tokenizer = train_text_tokenizer(source.texts(), recipe["text"]["vocab_size"])
-            sizes = {**recipe["text"], "vocab_size": len(tokenizer), "max_length": MAX_LENGTH}
-            text_encoder = TextEncoder(**sizes)
-            read = tokenizer(source.texts(), truncation=True, return_token_type_ids=False).input_ids
-            counts = torch.bincount(torch.tensor([i for ids in read for i in ids]), minlength=len(tokenizer))
-            text_encoder.weigh(counts.float())
+            if reading is None or not emoji:  # one's own captions have words of their own
+                text_encoder, tokenizer = build_text_encoder(source.texts(), recipe["text"])
+            else:
+                text_encoder, tokenizer = open_text_encoder(reading)
             spec = codec.spec
             generator = NextTokenGenerator(vocab_size=spec.vocab_size, shape=spec.shape, levels=spec.levels,
                                            factorised=spec.levels is not None, learned_positions=True,
@@ -122,20 +125,11 @@ class GeneratorObjective(Objective):
             parts = generator, text_encoder, tokenizer
         return cls(source, codec, *parts, Losses(**recipe.get("loss", {})), recipe.get("pipeline"))
 
-    @staticmethod
-    def _codec(place: str | None) -> ImageTokenizer:
-        if place is None:
-            raise ValueError("a generator needs a codec: give --tokenizer DIR (or --init MODEL, which brings its own)")
-        folder = Path(place) / "codec" if (Path(place) / "codec").is_dir() else Path(place)
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{place} holds no trained tokenizer (`girih train tokenizer` makes one)")
-        return ImageTokenizer.from_pretrained(folder)
-
     def batch(self, step: int, process: int, size: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, step, process))
         picked = rng.integers(len(self._tokens), size=size)
         captions = [NULL if rng.random() < self.losses.drop else self.source.caption(int(i), rng) for i in picked]
-        return {"tokens": self._tokens[picked].long(), "words": self._words(captions)}
+        return {"tokens": self._tokens[picked].long(), "words": word_ids(self.tokenizer, captions)}
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         tokens = self.generator.layout.to_steps(batch["tokens"])
@@ -166,7 +160,7 @@ class GeneratorObjective(Objective):
 
         rng = np.random.default_rng(1)
         picked = rng.choice(len(self._tokens), min(48, len(self._tokens)), replace=False)
-        words = self._words([self.source.caption(int(i), rng) for i in picked]).to(self._device)
+        words = word_ids(self.tokenizer, [self.source.caption(int(i), rng) for i in picked]).to(self._device)
         tokens = greedy(self.generator, self.generator.condition(self.text_encoder(words).float()))
         codec = self._frozen[0].to(self._device)
         made = codec.decode(self.generator.layout.to_cells(tokens)).float().clamp(-1, 1)
@@ -193,14 +187,10 @@ class GeneratorObjective(Objective):
     def _device(self) -> torch.device:
         return next(self.generator.parameters()).device
 
-    def _words(self, captions: list[str]) -> Tensor:
-        return self.tokenizer(captions, padding="max_length", truncation=True, max_length=MAX_LENGTH,
-                              return_tensors="pt", return_token_type_ids=False).input_ids
-
     def _nats(self, tokens: Tensor, captions: list[str]) -> float:
         total = 0.0
         for first in range(0, len(captions), 64):
-            words = self._words(captions[first : first + 64]).to(self._device)
+            words = word_ids(self.tokenizer, captions[first : first + 64]).to(self._device)
             steps = self.generator.layout.to_steps(tokens[first : first + 64].to(self._device))
             nats = self.generator.nats(steps, self.generator.condition(self.text_encoder(words)))
             total += float(nats.mean(1).sum())

@@ -20,10 +20,11 @@ else:
     import tomli as tomllib
 
 RECIPES = Path(__file__).parent / "recipes"
-SHORT_NAMES = {"tokenizer": "image-tokenizer"}
+SHORT_NAMES = {"tokenizer": "image-tokenizer", "text": "image-text"}
 # Objectives by the name a recipe calls them; each class has from_recipe(recipe).
 OBJECTIVES = {
     "tokenizer": ("girih.training.tokenizer", "TokenizerObjective"),
+    "text": ("girih.training.text", "TextObjective"),
     "generator": ("girih.training.generator", "GeneratorObjective"),
 }
 
@@ -106,8 +107,6 @@ def train(
     objective_name = recipe.get("objective", "")
     if objective_name not in OBJECTIVES:
         raise unknown("objective", str(objective_name), OBJECTIVES)
-    if init is not None and objective_name != "generator":
-        raise ValueError(f"--init starts a generator from a model; recipe {name} trains a {objective_name}")
     module, cls = OBJECTIVES[objective_name]
     folder = Path(out or recipe.get("out") or f"runs/{Path(name).stem}")
     try:

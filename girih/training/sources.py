@@ -6,24 +6,16 @@ Knows both kinds of data and encodes their pictures once with the codec. Does no
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from girih.files import whole
 from girih.tokenizers.image import ImageTokenizer
-from girih.training.data.captions import caption, concept_list, full_caption, read_phrases
-from girih.training.data.compose import COLOURS, MIX, SMALL, Picture, Sampler, render
-from girih.training.data.pictures import PictureSet
-
-CONCEPTS = Path(__file__).parent / "data" / "concepts.tsv"
-
-
-def core_concepts() -> list[str]:
-    """Labels of the concepts that every shipped image model knows (data/concepts.tsv)."""
-    return [line.split("\t")[0] for line in CONCEPTS.read_text("utf-8").splitlines()[1:]]
+from girih.training.data.compose import Picture, render
+from girih.training.scenes import Scenes
 
 
 @torch.no_grad()
@@ -42,35 +34,24 @@ class EmojiSource:
     Args:
         folder: the picture set.
         codec: encodes the scenes.
-        scenes: how many scenes are drawn from the mix (equal ones are encoded once).
-        concepts: "core" (data/concepts.tsv) or "all" that stand in every style.
-        mix: share of each kind of scene, see ``compose.MIX``.
-        plain: share of captions of single drawings that are the label in the convention's plain form.
+        scenes: how many scenes are drawn (equal ones are encoded once).
+        options: of :class:`Scenes`.
     """
 
-    def __init__(self, folder: Path, codec: ImageTokenizer, scenes: int = 40_000, concepts: str = "core",
-                 mix: dict[str, float] | None = None, plain: float = 0.5, seed: int = 0) -> None:
-        self.plain = plain
-        self.pictures = PictureSet(folder)
-        if self.pictures.size != codec.config.sample_size:
-            raise ValueError(f"pictures of {self.pictures.size} px do not fit a codec of {codec.config.sample_size} px")
-        if concepts not in ("core", "all"):
-            raise ValueError(f"concepts {concepts!r} is not 'core' or 'all'")
-        complete = concept_list(self.pictures)
-        known = set(self.pictures.of)
-        self.concepts = complete if concepts == "all" else [c for c in core_concepts() if c in known]
-        self.styles, self.backgrounds = self.pictures.styles, tuple(COLOURS)
-        self.phrases = read_phrases()
-        sampler = Sampler(self.pictures, self.concepts, mix=mix or MIX)
-        rng = np.random.default_rng(seed)
-        self.scenes = [sampler.sample(rng) for _ in range(scenes)]
-        away = [sampler.sample_held_out(rng) for _ in range(256)]
+    def __init__(self, folder: Path, codec: ImageTokenizer, scenes: int = 40_000, **options: Any) -> None:
+        self.scenes = Scenes(folder, scenes, **options)
+        pictures = self.scenes.pictures
+        if pictures.size != codec.config.sample_size:
+            raise ValueError(f"pictures of {pictures.size} px do not fit a codec of {codec.config.sample_size} px")
+        self.styles, self.backgrounds = self.scenes.styles, self.scenes.backgrounds
+        self.caption, self.texts = self.scenes.caption, self.scenes.texts
         unique: dict[Picture, int] = {}
-        for scene in (*self.scenes, *away):
+        for scene in (*self.scenes.scenes, *self.scenes.held_out):
             unique.setdefault(scene, len(unique))
         encoded = self._encode(list(unique), folder, codec)
-        self.tokens = encoded[[unique[scene] for scene in self.scenes]]
-        self.held_out = [(encoded[unique[s]], caption(s, self.pictures, self.phrases, rng)) for s in away]
+        self.tokens = encoded[[unique[scene] for scene in self.scenes.scenes]]
+        away = encoded[[unique[scene] for scene in self.scenes.held_out]]
+        self.held_out = list(zip(away, self.scenes.held_out_captions, strict=True))
 
     def _encode(self, scenes: list[Picture], folder: Path, codec: ImageTokenizer) -> np.ndarray:
         digest = hashlib.sha256("\n".join(map(repr, scenes)).encode())
@@ -81,28 +62,11 @@ class EmojiSource:
             return np.load(cache)
         tokens = []
         for first in range(0, len(scenes), 1024):
-            tokens.append(encode_all(codec, [render(s, self.pictures) for s in scenes[first : first + 1024]]))
+            made = [render(scene, self.scenes.pictures) for scene in scenes[first : first + 1024]]
+            tokens.append(encode_all(codec, made))
         with whole(cache) as part, part.open("wb") as file:
             np.save(file, np.concatenate(tokens))
         return np.concatenate(tokens)
-
-    def caption(self, i: int, rng: np.random.Generator) -> str:
-        scene = self.scenes[i]
-        item = scene.items[0]
-        if scene.relation is None and not item.paint and rng.random() < self.plain:
-            row = self.pictures.rows[item.row]
-            article = "a " if rng.random() < 0.7 else ""
-            return full_caption(article + row.label, row.style, str(scene.background), item.scale == SMALL, item.flip)
-        return caption(scene, self.pictures, self.phrases, rng)
-
-    def texts(self) -> list[str]:
-        rng = np.random.default_rng(1)
-        drawn = [self.caption(i, rng) for i in range(len(self.scenes))]
-        # Every word of the table, however rarely it is drawn.
-        listed = [" ".join((label, *p.synonyms, *p.phrases)) for label, p in self.phrases.items() if label in
-                  set(self.concepts)]
-        tags = [json.dumps(row.tags) for row in self.pictures.rows if row.label in set(self.concepts)]
-        return drawn + listed + tags
 
 
 class FolderSource:

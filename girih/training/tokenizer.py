@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
+from girih import catalog
 from girih.tokenizers.image import ImageTokenizer
 from girih.training.data.compose import COLOURS, PLACES
 from girih.training.data.folder import ImageFolder
@@ -137,6 +138,18 @@ def hold_out(concepts: list[str], count: int) -> tuple[list[int], list[int]]:
     return sorted(rows[count:]), sorted(rows[:count])
 
 
+def open_codec(place: str | Path) -> ImageTokenizer:
+    """The codec of a training's folder, of a pipeline (folder or shipped name), or a codec's own folder, in float32.
+
+    Raises ValueError where there is none.
+    """
+    folder = Path(place) if Path(place).is_dir() else Path(catalog.find(str(place)))
+    folder = folder / "codec" if (folder / "codec").is_dir() else folder
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{place} holds no trained tokenizer (`girih train tokenizer` makes one)")
+    return ImageTokenizer.from_pretrained(folder).float()
+
+
 class TokenizerObjective(Objective):
     """Reconstruction of drawings by an :class:`ImageTokenizer`; ``export`` writes ``codec/`` in float16."""
 
@@ -152,9 +165,15 @@ class TokenizerObjective(Objective):
 
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> TokenizerObjective:
-        """Sections ``[data] folder, size``, ``[codec]``, ``[loss]``, ``[mix]`` of a recipe."""
+        """Sections ``[data] folder, size``, ``[codec]``, ``[loss]``, ``[mix]`` of a recipe. ``init``: a codec to start
+        from, for pictures of any size; its widths and levels replace those of ``[codec]``."""
         pictures = Drawings.open(recipe["data"]["folder"], recipe["data"].get("size", 128))
-        codec = ImageTokenizer(**{"sample_size": pictures.size, **recipe.get("codec", {})})
+        if recipe.get("init"):
+            start = open_codec(recipe["init"])
+            codec = ImageTokenizer.from_config({**start.config, "sample_size": pictures.size})
+            codec.load_state_dict(start.state_dict())
+        else:
+            codec = ImageTokenizer(**{"sample_size": pictures.size, **recipe.get("codec", {})})
         return cls(codec, pictures, LossWeights(**recipe.get("loss", {})), Mix(**recipe.get("mix", {})))
 
     def batch(self, step: int, process: int, size: int) -> dict[str, Tensor]:

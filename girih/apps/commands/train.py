@@ -13,7 +13,7 @@ def train(
     recipe: Annotated[str, Argument(help="tokenizer, image, another shipped recipe, or a RECIPE.toml.")],
     data: Annotated[str | None, Option(help="Folder of pictures with captions, or a built picture set.")] = None,
     tokenizer: Annotated[str | None, Option(help="Folder of the trained image tokenizer.")] = None,
-    init: Annotated[str | None, Option(help="Model to start from: a shipped name or a folder (generators).")] = None,
+    init: Annotated[str | None, Option(help="Model to start from: a shipped name or a folder.")] = None,
     out: Annotated[str | None, Option(help="Folder for checkpoints, metrics, samples and the result.")] = None,
     max_minutes: Annotated[float | None, Option(help="Train for so many minutes.")] = None,
     resume: Annotated[bool, Option("--resume", help="Go on from the checkpoint in --out.")] = False,

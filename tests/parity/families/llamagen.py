@@ -1,17 +1,7 @@
-"""How each family of recorded cases is computed: constructor values from case.json, outputs from inputs.
-
-Each function sees a case's description, weights file and inputs, never a recorded output.
-"""
+"""LlamaGen: the VQ tokenizer and the two generators."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import torch
 from torch import Tensor
 
 import girih
@@ -19,24 +9,7 @@ from girih.checkpoints import llamagen
 from girih.generators.decoding.autoregressive import greedy
 from girih.generators.decoding.guidance import Guidance
 
-torch.set_num_threads(1)
-
-
-@dataclass
-class Case:
-    """``description``: case.json; ``weights``: the peer's state dict; ``inputs``: tensors without stated tolerance."""
-
-    description: dict[str, Any]
-    weights: Path
-    inputs: dict[str, Tensor]
-
-    def setting(self, output: str, name: str, default: float) -> float:
-        """A call's keyword as written in case.json: the call that mentions ``output`` and ``name=VALUE``."""
-        for call in self.description["calls"]:
-            found = re.search(rf"{name}=(-?[\d.]+)", call)
-            if output in call and found:
-                return float(found[1])
-        return default
+from .case import Case, Family
 
 
 def llamagen_vq(case: Case) -> dict[str, Tensor]:
@@ -109,8 +82,8 @@ def llamagen_gpt_t2i(case: Case) -> dict[str, Tensor]:
     }
 
 
-FAMILIES: dict[str, Callable[[Case], dict[str, Tensor]]] = {
-    "llamagen_vq": llamagen_vq,
-    "llamagen_gpt_c2i": llamagen_gpt_c2i,
-    "llamagen_gpt_t2i": llamagen_gpt_t2i,
+FAMILIES = {
+    "llamagen_vq": Family(llamagen_vq),
+    "llamagen_gpt_c2i": Family(llamagen_gpt_c2i),
+    "llamagen_gpt_t2i": Family(llamagen_gpt_t2i),
 }
