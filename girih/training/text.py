@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from girih.generators.conditioning import TextEncoder
 from girih.tokenizers.text import MAX_LENGTH, NULL, train_text_tokenizer
@@ -101,5 +101,6 @@ class TextObjective(Objective):
     def export(self, folder: Path) -> None:
         encoder = TextEncoder.from_config(self.encoder.config)
         encoder.load_state_dict(self.encoder.state_dict())
-        encoder.to(torch.float16).save_pretrained(folder / "text_encoder")
+        nn.Module.half(encoder)  # diffusers' own `half` warns about an empty list of float32 modules
+        encoder.save_pretrained(folder / "text_encoder")
         self.tokenizer.save_pretrained(folder / "tokenizer")

@@ -92,8 +92,9 @@ class Int8Linear(DerivedLinear):
     """Approximate, for CPUs: 8-bit weights scaled per output channel, activations scaled per row as they come.
 
     The product is torch's dynamically quantised linear (FBGEMM or oneDNN by machine), which scales a whole input by
-    its range; rows are brought to the same range first, so that none costs another its precision. Off the CPU it is
-    an ordinary linear layer.
+    its range; rows are brought to the same range first, so that none costs another its precision. Up to ``FEW_ROWS``
+    rows are bfloat16 instead, which has as many digits: finding their scales costs more than their product. Off the
+    CPU it is an ordinary linear layer.
     """
 
     def derive(self) -> Any:
@@ -103,16 +104,21 @@ class Int8Linear(DerivedLinear):
         with warnings.catch_warnings():  # deprecated for torch releases above the ones girih runs on
             warnings.filterwarnings("ignore", message=".*quantized tensor creation")
             whole = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
-        return torch.ops.quantized.linear_prepack(whole, None)
+        return whole.int_repr(), scales.bfloat16(), torch.ops.quantized.linear_prepack(whole, None)
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out]."""
         if not x.is_cpu:
             return super().forward(x)
+        integers, scales, packed = self.derived
+        if x.numel() <= FEW_ROWS * self.in_features:
+            rows = torch._weight_int8pack_mm(x.reshape(-1, self.in_features).bfloat16(), integers, scales)
+            out = rows.to(x.dtype).view(*x.shape[:-1], self.out_features)
+            return out if self.bias is None else out + self.bias
         # Without VNNI the 16-bit sums of products overflow at 8-bit activations; 7 bits are safe.
         narrow = not _VNNI
         ranges = x.float().abs().amax(-1, keepdim=True).clamp_min_(1e-12)
-        out = torch.ops.quantized.linear_dynamic(x / ranges, self.derived, narrow).mul_(ranges)
+        out = torch.ops.quantized.linear_dynamic(x / ranges, packed, narrow).mul_(ranges)
         return (out if self.bias is None else out + self.bias).to(x.dtype)
 
 

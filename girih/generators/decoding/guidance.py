@@ -1,6 +1,7 @@
 """Classifier-free guidance over a pair of rows that stay in lock step.
 
-Knows how to mix logits of a condition and of its absence (or its negative). Does not know conditions.
+Knows how to mix logits (or what they are linear in) of a condition and of its absence (or its negative). Does not know
+conditions.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class Guidance:
         return abs(self.scale) + abs(self.scale - 1) if self.paired else 1.0
 
     def mix(self, logits: Tensor, step: int) -> Tensor:
-        """Logits [2 rows, V] -> [rows, V] for step ``step`` (0 = first predicted token); unpaired ones pass."""
+        """Logits or features [2 rows, V] -> [rows, V] for step ``step`` (0 = first predicted token); unpaired ones
+        pass."""
         if not self.paired:
             return logits
         conditional, unconditional = logits.chunk(2)

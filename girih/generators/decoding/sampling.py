@@ -77,8 +77,13 @@ class Sampling:
             return filtered, torch.zeros_like(filtered)
         return filtered, gumbel(keys, cells, logits.shape[-1])
 
+    def choose(self, logits: Tensor, keys: Tensor, cells: Tensor) -> Tensor:
+        """Choose a value a row by Gumbel noise: LongTensor [rows]. Arguments as for ``draw``."""
+        filtered, noise = self.perturbed(logits, keys, cells)
+        return (filtered + noise).argmax(-1)
+
     def draw(self, logits: Tensor, keys: Tensor, cells: Tensor, amplification: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Choose a value a row by Gumbel noise.
+        """Choose as ``choose`` does, and say of each row whether rounding could have turned the choice.
 
         Args:
             logits: float32 [rows, V]; keys, cells: LongTensor [rows], see ``noise``.
@@ -98,8 +103,9 @@ class Sampling:
         """
         margin = NEAR * max(1.0, amplification) / min(1.0, self.temperature or 1.0)
         perturbed = filtered + noise
-        best = perturbed.topk(min(2, perturbed.shape[-1]), dim=-1).values
-        near = best[:, 0] - best[:, -1] < (margin if best.shape[1] > 1 else 0)
+        best, winner = perturbed.max(-1, keepdim=True)
+        second = perturbed.scatter(-1, winner, -torch.inf).amax(-1, keepdim=True)
+        near = (best - second < margin)[:, 0]
         moving = self.top_p < 1 or self.min_p > 0  # the border is a probability, not a rank
         if self.temperature == 0 or not (moving or self.top_k):
             return near
@@ -115,7 +121,7 @@ class Sampling:
         fragile = (lowest - highest < margin)[:, 0] | moving | tied
         border = (scores >= highest - margin) & (scores <= lowest + margin)
         outsider = torch.where(border & ~kept, scores + noise, -torch.inf).amax(-1)
-        chosen_at_border = border.gather(-1, perturbed.argmax(-1, keepdim=True))[:, 0]
+        chosen_at_border = border.gather(-1, winner)[:, 0]
         return near | fragile & (chosen_at_border | (outsider > best[:, 0] - margin))
 
 
