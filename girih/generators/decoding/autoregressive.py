@@ -30,40 +30,87 @@ class Autoregressive(SchedulerMixin, ConfigMixin):
         pass
 
     def __call__(self, models: Mapping[str, NextTokenGenerator], state: State, guide: Guidance) -> Iterator[State]:
-        """Fill ``state`` step by step, yielding it after each; ``models`` needs "generator"."""
+        """Fill ``state`` step by step, yielding it after each; ``models`` needs "generator".
+
+        Under ``state.grammar`` only allowed values are drawn, steps that leave no choice in any row are written without
+        asking the model, and the call ends with the last row.
+        """
         generator = models["generator"]
         rows, steps = state.tokens.shape
         cache = generator.new_cache(state.condition.rows)
         cells = torch.tensor(generator.layout.order, device=state.tokens.device)
         tokens, fed = state.tokens, 0  # how many of them are in the cache
+        syntax = Syntax(state)
         for step in range(steps):
             if state.tokens is not tokens:  # replaced by a callback: the cache holds what no longer stands there
                 tokens, fed, cache = state.tokens, 0, generator.new_cache(state.condition.rows)
+                syntax = Syntax(state, step)
             state.step = step + 1
-            if bool(state.known[:, step].all()):
-                yield state
-                continue
-            history = state.tokens[:, fed:step]
-            features = generator(history.repeat(state.condition.rows // rows, 1), state.condition, cache)
-            cache.commit()
-            fed = step
-            # Scores are linear in features up to a constant a row, so guiding features spares the head half its rows.
-            logits = generator.head.scores(guide.mix(features[:, -1], step))
-            cell = cells[step].expand(rows)
-            state.stats["target_calls"] += 1
-            if state.canonical:
-                values, undecided = state.sampling.draw(logits, state.keys, cell, guide.amplification)
-                for row in undecided.nonzero()[:, 0].tolist():
-                    values[row] = settle(generator, state, guide, row, step, cell[:1])
-                    state.stats["settled_alone"] += 1
-            else:
-                values = state.sampling.choose(logits, state.keys, cell)
-            state.tokens[:, step] = torch.where(state.known[:, step], state.tokens[:, step], values)
+            settled, values = syntax.settled(step)
+            if not bool(settled.all()):
+                history = state.tokens[:, fed:step]
+                features = generator(history.repeat(state.condition.rows // rows, 1), state.condition, cache)
+                cache.commit()
+                fed = step
+                # Scores are linear in features up to a constant a row: guiding features spares the head half its rows.
+                logits = syntax.restrict(generator.head.scores(guide.mix(features[:, -1], step)))
+                cell = cells[step].expand(rows)
+                state.stats["target_calls"] += 1
+                if state.canonical:
+                    drawn, undecided = state.sampling.draw(logits, state.keys, cell, guide.amplification)
+                    for row in (undecided & ~settled).nonzero()[:, 0].tolist():
+                        drawn[row] = settle(generator, state, guide, syntax, row, step, cell[:1])
+                        state.stats["settled_alone"] += 1
+                else:
+                    drawn = state.sampling.choose(logits, state.keys, cell)
+                values = torch.where(settled, values, drawn)
+            state.tokens[:, step] = values
             state.known[:, step] = True
+            syntax.advance(values)
+            if bool(state.done.all()):
+                state.known[:] = True  # the rest is padding
+                yield state
+                return
             yield state
 
 
-def settle(generator: NextTokenGenerator, state: State, guide: Guidance, row: int, step: int, cell: Tensor) -> Tensor:
+class Syntax:
+    """The grammar of a call beside its tokens: what is settled before a draw, what a draw may be, and who is done.
+
+    Without a grammar only given values are settled and nobody is ever done.
+    """
+
+    def __init__(self, state: State, step: int = 0) -> None:
+        """After the first ``step`` tokens of each row."""
+        self.state, self.grammar = state, state.grammar
+        self.memory = self.grammar.start(state.rows) if self.grammar else {}
+        for past in range(step):
+            self.advance(state.tokens[:, past])
+
+    def settled(self, step: int) -> tuple[Tensor, Tensor]:
+        """(bool [rows], LongTensor [rows]): which rows' values need no draw at ``step``, and those values."""
+        known, values = self.state.known[:, step], self.state.tokens[:, step]
+        if self.grammar is None:
+            return known, values
+        forced = self.grammar.forced(self.memory)
+        return known | (forced >= 0), torch.where(known, values, forced)
+
+    def restrict(self, logits: Tensor, row: int | None = None) -> Tensor:
+        """Logits [rows, V] with what may not come at -inf; ``row``: they are of that row alone."""
+        if self.grammar is None:
+            return logits
+        mask = self.grammar.mask(self.memory)
+        return logits.masked_fill(~(mask if row is None else mask[row : row + 1]), -torch.inf)
+
+    def advance(self, values: Tensor) -> None:
+        """One more token a row, LongTensor [rows]."""
+        if self.grammar is not None:
+            self.memory = self.grammar.advance(self.memory, values)
+            self.state.done = self.grammar.done(self.memory)
+
+
+def settle(generator: NextTokenGenerator, state: State, guide: Guidance, syntax: Syntax, row: int, step: int,
+           cell: Tensor) -> Tensor:
     """The value of one row's step by one uncached pass over that row (and its guided partner) alone.
 
     Matrix products differ in the last bits with the number of rows; this pass always has the same shape for the same
@@ -72,7 +119,7 @@ def settle(generator: NextTokenGenerator, state: State, guide: Guidance, row: in
     picked = torch.arange(row, state.condition.rows, state.rows, device=state.tokens.device)
     history = state.tokens[row : row + 1, :step].expand(len(picked), -1)
     features = generator(history, state.condition.select(picked))
-    logits = generator.head.scores(guide.mix(features[:, -1], step))
+    logits = syntax.restrict(generator.head.scores(guide.mix(features[:, -1], step)), row)
     return state.sampling.choose(logits, state.keys[row : row + 1], cell)[0]
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from girih.generators.conditioning import Condition
 from girih.generators.decoding.sampling import Sampling
+from girih.spec import Grammar
 
 
 @dataclass
@@ -24,6 +26,9 @@ class State:
         keys: LongTensor [rows], one a sample, see ``noise``.
         condition: of the rows; with guidance [conditional; unconditional], twice the rows.
         sampling: how values are chosen.
+        grammar: which token may come next, for languages; rows end where it says so, at different lengths. None: every
+            sequence is valid and all rows fill all steps.
+        done: bool [rows], the row has ended; what stands after its end is padding.
         canonical: in float32, settle near ties by a pass over the row alone, so that a result does not depend on its
             batch. Off where results are only promised for the same call (int8, bfloat16).
         step: number of steps every row has behind it.
@@ -35,9 +40,14 @@ class State:
     keys: Tensor
     condition: Condition
     sampling: Sampling = field(default_factory=Sampling)
+    grammar: Grammar | None = None
     canonical: bool = True
     step: int = 0
     stats: dict[str, int] = field(default_factory=lambda: {"target_calls": 0, "settled_alone": 0})
+    done: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.done = torch.zeros(self.tokens.shape[0], dtype=torch.bool, device=self.tokens.device)
 
     @property
     def rows(self) -> int:
