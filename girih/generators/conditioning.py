@@ -1,6 +1,6 @@
 """From class labels, text features or words to what a generator is conditioned on.
 
-Knows three conditioners, one call shape: inputs -> ``Condition``. Does not know prompts as strings (pipelines) nor the
+Knows four conditioners, one call shape: inputs -> ``Condition``. Does not know prompts as strings (pipelines) nor the
 sequence that follows.
 """
 
@@ -103,6 +103,29 @@ class FeatureConditioner(nn.Module):
     def null(self, rows: int) -> Tensor:
         """Inputs that stand for no condition."""
         return self.null_features.expand(rows, -1, -1)
+
+
+class WordConditioner(nn.Module):
+    """The words themselves as a prefix, an embedding each: for prompts whose every number and its place matter.
+
+    Args:
+        vocab_size: of the words' tokenizer; id 0 is padding.
+        tokens: words a prompt may have.
+    """
+
+    def __init__(self, dim: int, vocab_size: int, tokens: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.words = nn.Embedding(vocab_size, dim)
+        nn.init.normal_(self.words.weight, std=0.02)
+
+    def forward(self, input_ids: Tensor) -> Condition:
+        """LongTensor [rows, tokens], 0 = padding."""
+        return Condition(self.words(input_ids), input_ids != 0)
+
+    def null(self, rows: int) -> Tensor:
+        """Inputs that stand for no words: padding alone."""
+        return torch.zeros(rows, self.tokens, dtype=torch.long, device=self.words.weight.device)
 
 
 class PlanConditioner(nn.Module):

@@ -14,7 +14,13 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from girih.generators.conditioning import ClassConditioner, Condition, FeatureConditioner, PlanConditioner
+from girih.generators.conditioning import (
+    ClassConditioner,
+    Condition,
+    FeatureConditioner,
+    PlanConditioner,
+    WordConditioner,
+)
 from girih.generators.core.attention import Stream
 from girih.generators.core.cache import Cache
 from girih.generators.core.masks import Mask, MayAttend, causal, padded_prefix
@@ -23,7 +29,8 @@ from girih.generators.core.transformer import Transformer, TransformerConfig
 from girih.generators.heads import make_head
 from girih.spec import Layout, TokenSpec
 
-CONDITIONERS = {"class": ClassConditioner, "features": FeatureConditioner, "plan": PlanConditioner}
+CONDITIONERS = {"class": ClassConditioner, "features": FeatureConditioner, "words": WordConditioner,
+                "plan": PlanConditioner}
 
 
 class NextTokenGenerator(ModelMixin, ConfigMixin):
@@ -36,8 +43,8 @@ class NextTokenGenerator(ModelMixin, ConfigMixin):
         vocab_size, levels: of the tokens, see ``TokenSpec``.
         shape: grid of cells, for example (16, 16); order: cells by step, None = raster.
         transformer: arguments of ``TransformerConfig``.
-        condition: ``{"kind": "class", "num_classes"}``, ``{"kind": "features", "feature_dim", "tokens"}`` or
-            ``{"kind": "plan", "vector_dim", "plan_dim", "hidden"}``.
+        condition: ``{"kind": "class", "num_classes"}``, ``{"kind": "features", "feature_dim", "tokens"}``,
+            ``{"kind": "words", "vocab_size", "tokens"}`` or ``{"kind": "plan", "vector_dim", "plan_dim", "hidden"}``.
         factorised: head and embedding by FSQ digit instead of the joint vocabulary.
         rope_base: base of rotary positions over the grid's axes; None = none.
         rope_prefix: rotation of the prefix slots: "zero" multiplies their queries and keys by 0 as LlamaGen's code

@@ -25,10 +25,12 @@ _PLURALS = (
 )
 
 
-def train_text_tokenizer(captions: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+def train_text_tokenizer(
+    captions: Iterable[str], vocab_size: int, max_length: int = MAX_LENGTH
+) -> PreTrainedTokenizerFast:
     """Tokenizer with the `vocab_size` - 3 most frequent words of `captions`; any other word is `<unk>`.
 
-    It lower-cases, drops accents and punctuation, counts a plural as its singular, and reads 24 tokens at most.
+    It lower-cases, drops accents and punctuation, counts a plural as its singular, and reads `max_length` tokens.
     `<pad>` = 0, `<unk>` = 1, `<null>` = 2. The order of ids depends on the words and their counts alone.
     Raises ValueError when `vocab_size` leaves no room for words or there are none.
     """
@@ -61,7 +63,7 @@ def train_text_tokenizer(captions: Iterable[str], vocab_size: int) -> PreTrained
         pad_token=PAD,
         unk_token=UNKNOWN,
         additional_special_tokens=[NULL],
-        model_max_length=MAX_LENGTH,
+        model_max_length=max_length,
         padding_side="right",
         truncation_side="right",
     )

@@ -8,12 +8,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from girih.generators.conditioning import ClassConditioner, Condition, FeatureConditioner
+from girih.generators.conditioning import ClassConditioner, Condition, FeatureConditioner, WordConditioner
 from girih.generators.next_token import NextTokenGenerator
 
 SHAPE = (3, 4)
 CLASS = {"kind": "class", "num_classes": 5}
 PLAN = {"kind": "plan", "vector_dim": 12, "plan_dim": 6, "hidden": 10}
+WORDS = {"kind": "words", "vocab_size": 9, "tokens": 5}
 FEATURES = {"kind": "features", "feature_dim": 10, "tokens": 4}
 WIDE = {"dim": 32, "num_layers": 2, "num_heads": 4, "feed_forward_dim": 48}
 
@@ -25,6 +26,8 @@ CONFIGS: dict[str, dict] = {
         vocab_size=23, condition=CLASS, rope_base=10000.0, rope_prefix="zero", transformer=WIDE),
     "llamagen text: feature prefix with padding": dict(
         vocab_size=23, condition=FEATURES, rope_base=10000.0, rope_prefix="zero", transformer=WIDE),
+    "words as a prefix, learned positions": dict(
+        vocab_size=23, condition=WORDS, learned_positions=True, transformer=WIDE),
     "grouped heads": dict(
         vocab_size=23, condition=CLASS, rope_base=100.0, transformer={**WIDE, "num_kv_heads": 2}),
     "one key head, wide heads, normed queries": dict(
@@ -57,6 +60,9 @@ def inputs(model: NextTokenGenerator, rows: int) -> tuple[Tensor, ...]:
         hidden = torch.arange(rows)[:, None] % conditioner.tokens
         features = torch.randn(rows, conditioner.tokens, conditioner.up.in_features)
         return features, torch.arange(conditioner.tokens) >= hidden
+    if isinstance(conditioner, WordConditioner):
+        padded = torch.arange(conditioner.tokens) >= conditioner.tokens - torch.arange(rows)[:, None] % 3
+        return (torch.randint(1, 9, (rows, conditioner.tokens)).masked_fill(padded, 0),)
     return (torch.randn(rows, conditioner.vector_dim),)
 
 
@@ -65,7 +71,7 @@ def condition(model: NextTokenGenerator, rows: int, guided: bool = False) -> Con
     given = inputs(model, rows)
     if not guided:
         return model.condition(*given)
-    if isinstance(model.conditioner, (ClassConditioner, FeatureConditioner)):
+    if isinstance(model.conditioner, (ClassConditioner, FeatureConditioner, WordConditioner)):
         null = (model.conditioner.null(rows), *given[1:])
     else:
         null = (torch.randn(1, model.conditioner.vector_dim).expand(rows, -1),)
