@@ -48,6 +48,7 @@ def interleave(variants: dict[str, Callable[[], Iterator[Any]]], repeats: int, t
                     ended = next(run, run) is run
                     if ended:
                         break
+                synchronize()
                 costs[name].append(Cost(time.perf_counter() - wall, time.process_time() - cpu))
                 if ended:
                     del runs[name]
@@ -60,21 +61,31 @@ def interleave(variants: dict[str, Callable[[], Iterator[Any]]], repeats: int, t
     }
 
 
-def bandwidth(mebibytes: int = 256, rounds: int = 9) -> float:
-    """Bytes a CPU-second that this process reads in matrix-vector products, from memory and not from caches."""
+def synchronize() -> None:
+    """Wait until a GPU, if there is one, has done what it was asked."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def bandwidth(mebibytes: int = 256, rounds: int = 9, device: str = "cpu") -> float:
+    """Bytes read in matrix-vector products, from memory and not from caches: a CPU-second, on a GPU a wall second."""
     rows = mebibytes * 2**20 // (4 * 4096)
-    matrix, vector = torch.ones(rows, 4096), torch.ones(4096)
+    matrix, vector = torch.ones(rows, 4096, device=device), torch.ones(4096, device=device)
+    clock = time.process_time if device == "cpu" else time.perf_counter
     times = []
     for _ in range(rounds):
-        start = time.process_time()
+        synchronize()
+        start = clock()
         torch.mv(matrix, vector)
-        times.append(time.process_time() - start)
+        synchronize()
+        times.append(clock() - start)
     return matrix.numel() * 4 / min(times)  # the fastest round: a floor must not be raised by other work
 
 
 def machine() -> dict[str, Any]:
     """What the numbers were taken on, load average included."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "processor": _processor(),
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return {"python": platform.python_version(), "torch": torch.__version__, "processor": _processor(), **gpu,
             "cores": os.cpu_count(), "threads": torch.get_num_threads(),
             "load_average": [round(load, 2) for load in os.getloadavg()]}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from girih.apps.commands import convert, data, evaluate, image, models, train
+from girih.apps.commands import cad, convert, data, evaluate, image, models, tokens, train
 
 # Module that is missing -> the extra that brings it.
 _EXTRAS = {
@@ -23,8 +23,10 @@ _EXTRAS = {
     "av": "video",
     "trimesh": "shape",
     "scipy": "shape",
-    "ezdxf": "cad",
-    "shapely": "cad",
+    "manifold3d": "cad",
+    "OCP": "cad",
+    "pyarrow": "action",
+    "peft": "lora",
     "gradio": "demo",
     "fastapi": "serve",
     "uvicorn": "serve",
@@ -43,7 +45,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command("image")(image.image)
+app.command("cad")(cad.cad)
 app.command("models")(models.models)
+app.command("tokens")(tokens.tokens)
+app.command("untokens")(tokens.untokens)
 app.command("train")(train.train)
 app.add_typer(convert.app, name="convert")
 app.add_typer(data.app, name="data")

@@ -1,4 +1,4 @@
-"""`girih eval image`: every number the model card states, measured from a model and a picture set.
+"""`girih eval`: every number the model cards state, measured from a model (and, for pictures, a picture set).
 
 Knows the order of the measures and where the picture set lies. The measures are in girih/apps/evaluation.
 """
@@ -43,6 +43,25 @@ def run(
     return found
 
 
+def run_cad(
+    model: str = "cad", n: int = 500, json_path: Path | None = None, progress: Progress | None = None
+) -> dict[str, Any]:
+    """The same for a text-to-CAD model, on ``n`` held-out descriptions."""
+    from rich.console import Console
+
+    import girih
+    from girih.apps.evaluation import cad, report
+
+    check(n, json_path)
+    pipe = girih.load(model)
+    pipe.set_progress_bar_config(disable=True)
+    found = {"model": model, "girih": girih.__version__, **cad.measure(pipe, n, progress)}
+    Console().print(report.cad(found))
+    if json_path:
+        report.write(found, json_path)
+    return found
+
+
 def check(n: int, json_path: Path | None) -> None:
     """Raises ValueError or OSError for what can be told wrong before minutes of work."""
     if n < 2:
@@ -81,6 +100,7 @@ def evaluate(pipe: Any, pictures: PictureSet, n: int, progress: Progress | None 
     naming: dict[str, Any] = {"concepts": {"gallery": len(judges.labels), "listed": len(listed)}}
     naming.update(judges.ceilings(listed[:n]))
     naming["generated, full caption"], recall = prompts.trained(judges, n)
+    ruler = prompts.Ruler.calibrated(judges)
     naming["generated, phrase"] = prompts.phrased(judges, n)
     return {
         "girih": girih.__version__,
@@ -91,6 +111,7 @@ def evaluate(pipe: Any, pictures: PictureSet, n: int, progress: Progress | None 
         "combinations": prompts.combinations(judges, n),
         "scenes": prompts.scenes(judges, max(2, n // 2)),
         "caption_loss": prompts.losses(judges, n),
-        "diversity": prompts.diversity(judges),
+        "diversity": prompts.diversity(judges, ruler),
+        "tradeoff": prompts.tradeoff(judges, ruler, n),
         "recall": recall,
     }

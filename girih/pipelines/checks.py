@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from girih.names import unknown
+from girih.pipelines.imagenet import class_numbers
 
 OUTPUT_TYPES = ("pil", "np", "pt", "latent")
 
@@ -65,9 +66,11 @@ def inputs(pipe: Any, call: Any, guidance_scale: float) -> int:
     if call.negative_prompt_embeds is not None:
         as_many("negative_prompt_embeds", embeds("negative_prompt_embeds", pipe.generator.conditioner,
                                                  call.negative_prompt_embeds), prompts)
-    mask, features = call.prompt_attention_mask, call.prompt_embeds
-    if mask is not None and (features is None or features.ndim != 3 or mask.shape != features.shape[:2]):
-        raise ValueError("prompt_attention_mask must be [pictures, tokens], beside prompt_embeds [pictures, tokens, D]")
+    for name in ("prompt", "negative_prompt"):
+        mask, features = getattr(call, f"{name}_attention_mask"), getattr(call, f"{name}_embeds")
+        if mask is not None and (features is None or features.ndim != 3 or mask.shape != features.shape[:2]):
+            raise ValueError(
+                f"{name}_attention_mask must be [pictures, tokens], beside {name}_embeds [pictures, tokens, D]")
     if call.image is None and (call.mask_image is not None or call.strength is not None):
         raise ValueError("mask_image and strength change a picture: give it as image=")
     if call.image is not None and call.mask_image is None and call.strength is None:
@@ -90,12 +93,7 @@ def _rows(pipe: Any, prompt: Any, class_labels: Any, prompt_embeds: Any) -> int:
         classes = getattr(pipe.generator.conditioner, "num_classes", None)
         if classes is None:
             raise ValueError("this model is not conditioned on classes: give a prompt")
-        labels = [class_labels] if isinstance(class_labels, int) else list(class_labels)
-        if not labels:
-            raise ValueError("class_labels must not be empty")
-        if wrong := [label for label in labels if isinstance(label, str) or not 0 <= int(label) < classes]:
-            raise ValueError(f"class label {wrong[0]} is not a number from 0 to {classes - 1}")
-        return len(labels)
+        return len(class_numbers(class_labels, classes))
     if prompt_embeds is not None:
         return embeds("prompt_embeds", pipe.generator.conditioner, prompt_embeds)
     prompts = [prompt] if isinstance(prompt, str) else prompt

@@ -1,7 +1,7 @@
 """Pictures from prompts, classes or text features, through image tokens.
 
-Knows the order of a call: check inputs -> keys -> prompt -> decode loop -> pixels. Does not know networks or
-strategies.
+Knows the order of a call: prepare -> decode loop -> pixels. Does not know how a call is checked and prepared (call.py),
+how words are read (reading.py), networks or strategies.
 """
 
 from __future__ import annotations
@@ -12,29 +12,23 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import DiffusionPipeline
 from diffusers.image_processor import VaeImageProcessor
 from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from girih.generators.conditioning import Condition, PlanConditioner, TextEncoder
+from girih.generators.conditioning import Condition
 from girih.generators.decoding.autoregressive import Autoregressive
 from girih.generators.decoding.guidance import Guidance
-from girih.generators.decoding.noise import sample_keys, uniform
-from girih.generators.decoding.sampling import Sampling
 from girih.generators.decoding.state import State
 from girih.generators.next_token import NextTokenGenerator
 from girih.names import unknown
-from girih.pipelines import checks
-from girih.pipelines.prompts import complete, tokenize
+from girih.pipelines import checks, reading
+from girih.pipelines.call import Call, ClassLabels, Generators, Scorer, best, prepare
 from girih.tokenizers.image import ImageTokenizer
 
 DECODINGS = {"plain": Autoregressive}
-LLAMAGEN_TEXT_TOKENS = 120  # text features before the image in its published models
-_VARIATION = 1  # noise component of what a prompt leaves open
-Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
 @dataclass
@@ -50,34 +44,6 @@ class ImagePipelineOutput(BaseOutput):
     images: list[Image.Image] | np.ndarray | Tensor
     interrupted: bool = False
     stats: dict[str, int] | None = None
-
-
-@dataclass
-class _Call:
-    """The arguments of a call that decide its pictures, see ``ImagePipeline.__call__``."""
-
-    prompt: str | Sequence[str] | None = None
-    negative_prompt: str | Sequence[str] | None = None
-    guidance_scale: float | None = None
-    num_images_per_prompt: int = 1
-    generator: Generators = None
-    temperature: float | None = None
-    top_k: int | None = None
-    top_p: float | None = None
-    min_p: float | None = None
-    style: str | None = None
-    class_labels: int | Sequence[int] | None = None
-    prompt_embeds: Tensor | None = None
-    negative_prompt_embeds: Tensor | None = None
-    prompt_attention_mask: Tensor | None = None
-    image: Any = None
-    mask_image: Any = None
-    strength: float | None = None
-    best_of: int = 1
-    scorer: Callable[[list[Image.Image], list[str | None]], Sequence[float]] | None = None
-    decoding: Any = None
-    output_type: str = "pil"
-    callback_names: Sequence[str] = ()
 
 
 class ImagePipeline(DiffusionPipeline):
@@ -160,99 +126,65 @@ class ImagePipeline(DiffusionPipeline):
                       negative_prompt: str | Sequence[str] | None = None,
                       num_images_per_prompt: int = 1, style: str | None = None,
                       prompt_embeds: Tensor | None = None, negative_prompt_embeds: Tensor | None = None,
-                      prompt_attention_mask: Tensor | None = None, keys: Tensor | None = None,
-                      ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """(prompt_embeds, negative_prompt_embeds, attention mask or None), one row a picture.
+                      prompt_attention_mask: Tensor | None = None,
+                      negative_prompt_attention_mask: Tensor | None = None, keys: Tensor | None = None,
+                      ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """(prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask), one row a
+        picture; masks are None for models that read a prompt into one vector.
 
         What a prompt leaves open (style, mirroring) is drawn from ``keys`` (LongTensor, one a picture); without them it
         is the first style, not mirrored. Needs text encoder and tokenizer alone, no generator. Every row is computed
-        alone, so it does not depend on the others.
+        alone, so it does not depend on the others. Where no text stands on the negative side, the generator's null
+        features are masked like the prompt's.
         """
-        device = self._execution_device
         if prompt_embeds is None:
             prompts = [prompt] if isinstance(prompt, str) else list(prompt or [])
             prompts = [text for text in prompts for _ in range(num_images_per_prompt)]
-            prompt_embeds, prompt_attention_mask = self._read(self._captions(prompts, style, keys), device)
-            rows = len(prompts)
+            prompt_embeds, prompt_attention_mask = reading.read(self, reading.captions(self, prompts, style, keys))
         else:
-            prompt_embeds = prompt_embeds.to(device).repeat_interleave(num_images_per_prompt, 0)
-            if prompt_attention_mask is not None:
-                prompt_attention_mask = prompt_attention_mask.to(device).repeat_interleave(num_images_per_prompt, 0)
-            rows = prompt_embeds.shape[0]
+            prompt_embeds = self._repeat(prompt_embeds, num_images_per_prompt)
+            prompt_attention_mask = self._repeat(prompt_attention_mask, num_images_per_prompt)
+        assert prompt_embeds is not None
+        rows = prompt_embeds.shape[0]
         if negative_prompt_embeds is not None:
             times = rows // negative_prompt_embeds.shape[0]
-            negative_prompt_embeds = negative_prompt_embeds.to(device).repeat_interleave(times, 0)
+            negative_prompt_embeds = self._repeat(negative_prompt_embeds, times)
+            negative_prompt_attention_mask = self._repeat(negative_prompt_attention_mask, times)
         elif negative_prompt is not None:
             texts = [negative_prompt] if isinstance(negative_prompt, str) else list(negative_prompt)
             texts = [text for text in texts for _ in range(rows // len(texts))]
-            each = [self._negative(text, device) for text in texts]
-            negative_prompt_embeds = torch.cat(each)
+            negative_prompt_embeds, negative_prompt_attention_mask = reading.read_negative(
+                self, texts, prompt_attention_mask)
         else:
-            negative_prompt_embeds = self._null(rows)
-        return prompt_embeds, negative_prompt_embeds, prompt_attention_mask
+            negative_prompt_embeds = reading.null(self, rows)
+            negative_prompt_attention_mask = prompt_attention_mask
+        return prompt_embeds, negative_prompt_embeds, prompt_attention_mask, negative_prompt_attention_mask
 
-    def _captions(self, prompts: Sequence[str], style: str | None, keys: Tensor | None) -> list[tuple[str, str]]:
-        styles, backgrounds = self.config.styles, self.config.backgrounds
-        if not styles or not backgrounds:
-            return [(prompt, "") for prompt in prompts]
-        draws = [(0.0, 1.0)] * len(prompts)
-        if keys is not None:
-            draws = uniform(keys, torch.zeros_like(keys), 2, component=_VARIATION).tolist()
-        return [
-            complete(prompt, style or styles[int(which * len(styles))], backgrounds[0],
-                     mirror < self.config.flip_share, styles, backgrounds)
-            for prompt, (which, mirror) in zip(prompts, draws, strict=True)
-        ]
+    def _repeat(self, rows: Tensor | None, times: int) -> Tensor | None:
+        return None if rows is None else rows.to(self._execution_device).repeat_interleave(times, 0)
 
-    def _read(self, captions: Sequence[tuple[str, str]], device: torch.device) -> tuple[Tensor, Tensor | None]:
-        if isinstance(self.text_encoder, TextEncoder):
-            words = tokenize(self.tokenizer, captions).to(device)
-            return torch.cat([self.text_encoder(row[None]) for row in words]), None
-        tokens = self.generator.conditioner.tokens if self.generator else LLAMAGEN_TEXT_TOKENS
-        read = self.tokenizer([text + ending for text, ending in captions], padding="max_length", truncation=True,
-                              max_length=tokens, return_tensors="pt").to(device)
-        features = [self.text_encoder(input_ids=i[None], attention_mask=m[None])[0]
-                    for i, m in zip(read.input_ids, read.attention_mask, strict=True)]
-        # LlamaGen stands the real tokens at the end of the prefix, zeros before them.
-        order = read.attention_mask.argsort(dim=1, stable=True)
-        visible = read.attention_mask.gather(1, order)
-        left = torch.cat(features).gather(1, order[..., None].expand(-1, -1, features[0].shape[-1]))
-        return left * visible[..., None], visible.bool()
-
-    def _negative(self, text: str, device: torch.device) -> Tensor:
-        read = self._read([(text, "")], device)[0] if text and text.strip() else self._null(1)
-        if read is None:
-            raise ValueError("an empty negative_prompt needs the generator's null condition, which is not loaded")
-        return read
-
-    def _null(self, rows: int) -> Tensor | None:
-        """Inputs that stand for no text, one row a picture; None where the parts at hand do not know them."""
-        if not isinstance(self.text_encoder, TextEncoder):
-            if self.generator is None or isinstance(self.generator.conditioner, PlanConditioner):
-                return None
-            return self.generator.conditioner.null(rows).to(self._execution_device)
-        words = torch.zeros(1, self.tokenizer.model_max_length, dtype=torch.long, device=self._execution_device)
-        words[0, 0] = self.tokenizer.convert_tokens_to_ids("<null>")
-        return self.text_encoder(words).expand(rows, -1)
-
-    def condition(self, positive: Tensor, negative: Tensor | None, mask: Tensor | None = None) -> Condition:
-        """The generator's condition for rows, below them their guided partners if ``negative`` is given."""
+    def condition(self, positive: Tensor, negative: Tensor | None, mask: Tensor | None = None,
+                  negative_mask: Tensor | None = None) -> Condition:
+        """The generator's condition for rows, below them their guided partners if ``negative`` is given. Masks of
+        features (bool [rows, T], False on padding): where only one side has one, all of the other is visible."""
         generator = _awake(self.generator)
-
-        def one(inputs: Tensor) -> Condition:
-            extra = (mask,) if mask is not None else ()
-            rows = [generator.condition(inputs[i : i + 1], *(e[i : i + 1] for e in extra))
-                    for i in range(inputs.shape[0])]
-            return Condition.concat(*rows)
-
-        return one(positive) if negative is None else Condition.concat(one(positive), one(negative))
+        sides = [(positive, mask)] if negative is None else [(positive, mask), (negative, negative_mask)]
+        masked = any(visible is not None for _, visible in sides)
+        conditions = []
+        for inputs, visible in sides:
+            if masked and visible is None:
+                visible = inputs.new_ones(inputs.shape[:2], dtype=torch.bool)
+            extra = () if visible is None else (visible,)
+            conditions += [generator.condition(inputs[i : i + 1], *(e[i : i + 1] for e in extra))
+                           for i in range(inputs.shape[0])]
+        return Condition.concat(*conditions)
 
     @torch.no_grad()
     def caption_loss(self, tokens: Tensor, prompts: Sequence[str]) -> Tensor:
         """Nats a token of pictures' tokens [B, h, w] under full captions, float32 [B]."""
-        embeds, _ = self._read([(prompt, "") for prompt in prompts], self._execution_device)
+        embeds, mask = reading.read(self, [(prompt, "") for prompt in prompts])
         steps = self.generator.layout.to_steps(tokens.to(self._execution_device))
-        return self.generator.nats(steps, self.condition(embeds, None)).mean(1)
+        return self.generator.nats(steps, self.condition(embeds, None, mask)).mean(1)
 
     # --- the call --------------------------------------------------------------------------------------------------
 
@@ -261,20 +193,21 @@ class ImagePipeline(DiffusionPipeline):
                  negative_prompt: str | Sequence[str] | None = None,
                  guidance_scale: float | None = None, num_images_per_prompt: int = 1, generator: Generators = None,
                  temperature: float | None = None, top_k: int | None = None, top_p: float | None = None,
-                 min_p: float | None = None, style: str | None = None, class_labels: int | Sequence[int] | None = None,
+                 min_p: float | None = None, style: str | None = None, class_labels: ClassLabels = None,
                  prompt_embeds: Tensor | None = None, negative_prompt_embeds: Tensor | None = None,
-                 prompt_attention_mask: Tensor | None = None, image: Any = None, mask_image: Any = None,
-                 strength: float | None = None, best_of: int = 1,
-                 scorer: Callable[[list[Image.Image], list[str | None]], Sequence[float]] | None = None,
-                 decoding: Any = None, output_type: str = "pil", return_dict: bool = True,
+                 prompt_attention_mask: Tensor | None = None, negative_prompt_attention_mask: Tensor | None = None,
+                 image: Any = None, mask_image: Any = None, strength: float | None = None, best_of: int = 1,
+                 scorer: Scorer | None = None, decoding: Any = None, output_type: str = "pil", return_dict: bool = True,
                  callback_on_step_end: Callable[..., dict[str, Tensor]] | None = None,
                  callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",)) -> ImagePipelineOutput | tuple:
         """Draw pictures.
 
         Args:
-            prompt: what to draw, one or several; or ``class_labels`` (class models), or ``prompt_embeds`` (vectors
-                [B, D] or features [B, T, D] with ``prompt_attention_mask`` [B, T]).
-            negative_prompt, negative_prompt_embeds: what guidance leads away from; default: no text.
+            prompt: what to draw, one or several; or ``class_labels`` (class models: numbers, or ImageNet names such as
+                "goldfish"), or ``prompt_embeds`` (vectors [B, D] or features [B, T, D] with
+                ``prompt_attention_mask`` [B, T]).
+            negative_prompt, negative_prompt_embeds (with ``negative_prompt_attention_mask``): what guidance leads away
+                from; default: no text.
             guidance_scale: 1 = none. temperature: 0 = always the likeliest token. top_k (0 = off), top_p, min_p:
                 filters.
             num_images_per_prompt: pictures a prompt.
@@ -292,10 +225,11 @@ class ImagePipeline(DiffusionPipeline):
         Raises:
             ValueError: naming the argument and its limit.
         """
-        call = _Call(
+        call = Call(
             prompt, negative_prompt, guidance_scale, num_images_per_prompt, generator, temperature, top_k, top_p, min_p,
-            style, class_labels, prompt_embeds, negative_prompt_embeds, prompt_attention_mask, image, mask_image,
-            strength, best_of, scorer, decoding, output_type, callback_on_step_end_tensor_inputs)
+            style, class_labels, prompt_embeds, negative_prompt_embeds, prompt_attention_mask,
+            negative_prompt_attention_mask, image, mask_image, strength, best_of, scorer, decoding, output_type,
+            callback_on_step_end_tensor_inputs)
         state = None
         layout = checks.need_generator(self).layout
         self._num_timesteps = len(layout)
@@ -312,7 +246,8 @@ class ImagePipeline(DiffusionPipeline):
         if interrupted and self.codec is not None:
             tokens = torch.where(layout.to_cells(state.known), tokens, self.mean_token())
         if best_of > 1:
-            tokens = self._best(tokens, best_of, scorer, prompt, num_images_per_prompt)
+            candidates = self.image_processor.postprocess(self.decode(tokens).float(), output_type="pil")
+            tokens = tokens[best(candidates, call).to(tokens.device)]
         images = tokens if output_type == "latent" else self.image_processor.postprocess(
             self.decode(tokens).float(), output_type=output_type)
         self.maybe_free_model_hooks()
@@ -337,10 +272,10 @@ class ImagePipeline(DiffusionPipeline):
     def stream(self, prompt: str | Sequence[str] | None = None, every: int = 8,
                **options: Any) -> Iterator[tuple[int, list[Image.Image], Tensor]]:
         """Yield (step, previews, known [B, h, w]) every ``every`` steps and at the end; options as for a call."""
-        allowed = [field.name for field in fields(_Call)]
+        allowed = [field.name for field in fields(Call)]
         if extra := sorted(set(options) - set(allowed)):
             raise unknown("option", extra[0], allowed)
-        call = _Call(prompt, **options)
+        call = Call(prompt, **options)
         if call.best_of != 1:
             raise ValueError("best_of picks among finished pictures; it cannot be streamed")
         if every < 1:
@@ -355,78 +290,11 @@ class ImagePipeline(DiffusionPipeline):
                 break
         self.maybe_free_model_hooks()
 
-    def _run(self, call: _Call) -> Iterator[tuple[State, Guidance]]:
-        """Check, prepare and decode: yields the call's state and guidance after each step."""
-        defaults = {"guidance_scale": 1.0, "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
-                    **self.config.defaults}
-        chosen = {name: value if getattr(call, name) is None else getattr(call, name)
-                  for name, value in defaults.items()}
-        scale = chosen.pop("guidance_scale")
-        sampling = Sampling(**chosen)
-        decoding = self.decoding if call.decoding is None else self.find_decoding(call.decoding)
-        count = checks.inputs(self, call, scale)
-        generators = checks.generators(call.generator, count)
-        self._interrupt, self._guidance_scale = False, scale
-        keys = sample_keys(generators, count)
-        device = self._execution_device
-        mask = None
-        if call.class_labels is not None:
-            labels = [call.class_labels] if isinstance(call.class_labels, int) else call.class_labels
-            positive = torch.as_tensor(labels, device=device).repeat_interleave(call.num_images_per_prompt)
-            negative = self.generator.conditioner.null(count)
-        else:
-            positive, negative, mask = self.encode_prompt(
-                call.prompt, call.negative_prompt, call.num_images_per_prompt, call.style, call.prompt_embeds,
-                call.negative_prompt_embeds, call.prompt_attention_mask, keys)
-        if scale != 1 and negative is None:
-            raise ValueError("guidance needs negative_prompt_embeds: this pipeline has no text encoder to make them")
-        guide = Guidance(scale, decoding.config.get("guidance_interval", -1))
-        condition = self.condition(positive, negative if guide.paired else None, mask)
-        tokens, known = self._given(call, count, device)
-        if call.best_of > 1:
-            rows = torch.arange(count, device=device).repeat_interleave(call.best_of)
-            both = torch.cat((rows, rows + count)) if guide.paired else rows
-            condition, tokens, known = condition.select(both), tokens[rows], known[rows]
-            keys = torch.stack([keys + 7919 * i for i in range(call.best_of)], 1).flatten()
-        exact = self.generator.dtype == torch.float32 and not getattr(self.generator, "approximate", False)
-        state = State(tokens, known, keys.to(device), condition, sampling, canonical=exact)
+    def _run(self, call: Call) -> Iterator[tuple[State, Guidance]]:
+        """Prepare and decode: yields the call's state and guidance after each step."""
+        decoding, state, guide = prepare(self, call)
         for now in decoding({"generator": self.generator}, state, guide):
             yield now, guide
-
-    def _given(self, call: _Call, count: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(tokens, known) by step: what an input picture fixes."""
-        layout = self.generator.layout
-        tokens = torch.zeros(count, len(layout), dtype=torch.long, device=device)
-        known = torch.zeros_like(tokens, dtype=torch.bool)
-        if call.image is None:
-            return tokens, known
-        prompts = count // call.num_images_per_prompt
-        height, width = (side * self.codec.downscale for side in layout.shape)
-        pixels = self.image_processor.preprocess(call.image, height=height, width=width).to(device, self.codec.dtype)
-        checks.as_many("pictures to change", len(pixels), prompts)
-        tokens = layout.to_steps(self.encode(pixels))
-        tokens = tokens.repeat_interleave(count // len(pixels), 0)
-        if call.mask_image is not None:
-            processor = VaeImageProcessor(1, do_normalize=False, do_binarize=True, do_convert_grayscale=True)
-            mask = processor.preprocess(call.mask_image, height=height, width=width).to(device)
-            checks.as_many("masks", len(mask), prompts)
-            redraw = F.max_pool2d(mask[:, :1].float(), self.codec.downscale)[:, 0] > 0
-            keep = layout.to_steps(~redraw)
-            known = keep.repeat_interleave(count // len(mask), 0)
-        if call.strength is not None:
-            known[:, : round((1 - call.strength) * len(layout))] = True
-        return tokens, known
-
-    def _best(self, tokens: Tensor, best_of: int, scorer: Any, prompt: Any, num_images_per_prompt: int) -> Tensor:
-        images = self.image_processor.postprocess(self.decode(tokens).float(), output_type="pil")
-        prompts = [prompt] if isinstance(prompt, str) or prompt is None else list(prompt)
-        repeated = [text for text in prompts for _ in range(len(images) // len(prompts))]
-        scores = torch.as_tensor(scorer(images, repeated), dtype=torch.float64).flatten()
-        if len(scores) != len(images):
-            raise ValueError(f"the scorer gave {len(scores)} scores for {len(images)} pictures")
-        scores = scores.reshape(-1, best_of)
-        picked = scores.argmax(1) + torch.arange(len(scores)) * best_of
-        return tokens[picked.to(tokens.device)]
 
 
 def _awake(model: Any) -> Any:

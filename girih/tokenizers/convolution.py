@@ -7,10 +7,12 @@ A stack is composed of small classes that a config picks by name: ``BLOCKS`` (wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from girih.names import unknown
 
 
 class Norm(NamedTuple):
@@ -67,6 +69,23 @@ class AttentionBlock(nn.Module):
         query, key, value = (conv(hidden).flatten(2).mT.unsqueeze(1) for conv in (self.q, self.k, self.v))
         mixed = F.scaled_dot_product_attention(query, key, value).squeeze(1).mT
         return x + self.proj_out(mixed.reshape(x.shape))
+
+
+class AdaptiveGroupNorm(nn.Module):
+    """GroupNorm whose scale and shift are linear in the spread and the mean of the codes (Open-MAGVIT2's decoder)."""
+
+    def __init__(self, channels: int, code_channels: int, norm: Norm):
+        super().__init__()
+        self.norm = nn.GroupNorm(norm.groups, channels, eps=norm.eps, affine=False)
+        self.eps = norm.eps
+        self.gamma, self.beta = nn.Linear(code_channels, channels), nn.Linear(code_channels, channels)
+
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        flat = codes.flatten(2)
+        # One position has no spread; the unbiased variance would be 0 / 0.
+        variance = flat.var(-1) if flat.shape[-1] > 1 else flat.new_zeros(flat.shape[:2])
+        scale, shift = self.gamma((variance + self.eps).sqrt()), self.beta(flat.mean(-1))
+        return self.norm(x) * scale[..., None, None] + shift[..., None, None]
 
 
 class Resampler(nn.Module):
@@ -130,15 +149,39 @@ class ShuffleUpsample(Resampler):
         return F.pixel_shuffle(self.conv(x), 2)
 
 
+class CentredDownsample(Resampler):
+    """Halves the size: a stride-2 3x3, zeros all around (Open-MAGVIT2)."""
+
+    widens = False
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__(in_channels, out_channels)
+        self.conv = nn.Conv2d(in_channels, out_channels, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class SubpixelUpsample(ShuffleUpsample):
+    """The same as :class:`ShuffleUpsample`, at this level's width (Open-MAGVIT2, whose checkpoints order the four
+    times as many channels otherwise)."""
+
+    widens = False
+
+
 BLOCKS: dict[str, type[nn.Module]] = {"residual": ResidualBlock, "light": LightBlock}
 RESAMPLERS: dict[str, tuple[type[Resampler], type[Resampler]]] = {
     "strided": (StridedDownsample, NearestUpsample),
     "shuffle": (ShuffleDownsample, ShuffleUpsample),
+    "subpixel": (CentredDownsample, SubpixelUpsample),
 }
 
 
-def _middle(width: int, block: type[nn.Module], norm: Norm) -> nn.ModuleList:
-    return nn.ModuleList([block(width, width, norm), AttentionBlock(width, norm), block(width, width, norm)])
+def _middle(width: int, blocks: int | None, block: type[nn.Module], norm: Norm, attention: bool) -> nn.ModuleList:
+    """``blocks`` blocks, by default two with attention and none without; attention after the first."""
+    count = (2 if attention else 0) if blocks is None else blocks
+    parts: list[nn.Module] = [block(width, width, norm) for _ in range(count)]
+    return nn.ModuleList([*parts[:1], AttentionBlock(width, norm), *parts[1:]] if attention else parts)
 
 
 class Level(nn.Module):
@@ -175,7 +218,7 @@ class Encoder(nn.Module):
 
     ``widths[l]`` and ``num_blocks[l]`` describe level l from the largest size down; the first convolution, over
     ``patch`` x ``patch`` pixels folded into channels, makes ``stem_width`` channels. ``attention`` puts it after each
-    block of the smallest level and in a middle.
+    block of the smallest level and in a middle of ``middle_blocks`` blocks (see :func:`_middle`).
     """
 
     def __init__(
@@ -190,6 +233,7 @@ class Encoder(nn.Module):
         resample: str,
         norm: Norm,
         attention: bool,
+        middle_blocks: int | None = None,
     ):
         super().__init__()
         make, (down, _) = BLOCKS[block], RESAMPLERS[resample]
@@ -204,7 +248,7 @@ class Encoder(nn.Module):
             level = Level(width, target, num_blocks[i], make, norm, attention and last, downsample=way)
             self.conv_blocks.append(level)
             width = leaving
-        self.mid = _middle(width, make, norm) if attention else nn.ModuleList()
+        self.mid = _middle(width, middle_blocks, make, norm, attention)
         self.norm_out = norm(width)
         self.conv_out = nn.Conv2d(width, z_channels, 3, padding=1)
 
@@ -219,6 +263,7 @@ class Decoder(nn.Module):
     """Features ``[B, z_channels, h, w]`` to images ``[B, out_channels, h * f, w * f]``, f = patch * 2^(levels - 1).
 
     ``widths[l]`` and ``num_blocks[l]`` describe level l from the smallest size up; otherwise as :class:`Encoder`.
+    ``adaptive``: each level begins with a norm that the features themselves, as codes, scale and shift.
     """
 
     def __init__(
@@ -232,18 +277,22 @@ class Decoder(nn.Module):
         resample: str,
         norm: Norm,
         attention: bool,
+        middle_blocks: int | None = None,
+        adaptive: bool = False,
     ):
         super().__init__()
         make, (_, up) = BLOCKS[block], RESAMPLERS[resample]
         self.patch = patch
         width = widths[0]
         self.conv_in = nn.Conv2d(z_channels, width, 3, padding=1)
-        self.mid = _middle(width, make, norm) if attention else nn.ModuleList()
-        self.conv_blocks = nn.ModuleList()
+        self.mid = _middle(width, middle_blocks, make, norm, attention)
+        self.conv_blocks, self.adaptive = nn.ModuleList(), nn.ModuleList()
         for i, target in enumerate(widths):
             last = i == len(widths) - 1
             leaving = widths[i + 1] if up.widens and not last else target
             way = None if last else up(target, leaving)
+            if adaptive:
+                self.adaptive.append(AdaptiveGroupNorm(width, z_channels, norm))
             level = Level(width, target, num_blocks[i], make, norm, attention and i == 0, upsample=way)
             self.conv_blocks.append(level)
             width = leaving
@@ -252,6 +301,57 @@ class Decoder(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         x = self.conv_in(features)
-        for part in (*self.mid, *self.conv_blocks):
+        for part in self.mid:
             x = part(x)
+        for i, level in enumerate(self.conv_blocks):
+            x = level(self.adaptive[i](x, features) if self.adaptive else x)
         return F.pixel_shuffle(self.conv_out(F.silu(self.norm_out(x))), self.patch)
+
+
+def autoencoder(
+    *,
+    in_channels: int,
+    out_channels: int,
+    z_channels: int,
+    stem_width: int | None,
+    encoder_widths: Sequence[int],
+    encoder_blocks: Sequence[int],
+    decoder_widths: Sequence[int],
+    decoder_blocks: Sequence[int],
+    encoder_patch: int,
+    decoder_patch: int,
+    norm_groups: int,
+    norm_eps: float,
+    block: str,
+    resample: str,
+    adaptive: bool = False,
+    **shared: Any,
+) -> tuple[Encoder, Decoder, int]:
+    """An encoder and a decoder that fit together, and how many pixels a side one cell stands for.
+
+    ``stem_width``: channels after the first convolution; None means those of the first level. ``shared``: what both
+    take by the same name.
+
+    Raises ValueError for an unknown block or resampler, or sizes that do not fit together.
+    """
+    for kind, value, known in (("block", block, BLOCKS), ("resample", resample, RESAMPLERS)):
+        if value not in known:
+            raise unknown(kind, value, known)
+    sides = (("encoder", encoder_widths, encoder_blocks), ("decoder", decoder_widths, decoder_blocks))
+    for side, widths, blocks in sides:
+        if not widths or len(widths) != len(blocks):
+            raise ValueError(f"{side}_widths {list(widths)} and {side}_blocks {list(blocks)} must be equally long")
+        for width in widths:
+            if width < 1 or width % norm_groups:
+                raise ValueError(f"{side} width {width} is not a multiple of norm_groups {norm_groups}")
+    downscale = encoder_patch * 2 ** (len(encoder_widths) - 1)
+    upscale = decoder_patch * 2 ** (len(decoder_widths) - 1)
+    if downscale != upscale:
+        raise ValueError(f"the encoder shrinks {downscale} times, but the decoder grows {upscale} times")
+    shared = {**shared, "block": block, "resample": resample, "norm": Norm(norm_groups, norm_eps)}
+    stem = stem_width or encoder_widths[0]
+    encoder = Encoder(in_channels, z_channels, stem, encoder_widths, encoder_blocks, encoder_patch, **shared)
+    decoder = Decoder(
+        out_channels, z_channels, decoder_widths, decoder_blocks, decoder_patch, **shared, adaptive=adaptive
+    )
+    return encoder, decoder, downscale

@@ -18,22 +18,77 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from girih.names import unknown
 from girih.spec import TokenSpec
-from girih.tokenizers.convolution import BLOCKS, RESAMPLERS, Decoder, Encoder, Norm
-from girih.tokenizers.quantizers import CodebookQuantizer, FiniteScalarQuantizer, Quantized
+from girih.tokenizers.convolution import Decoder, Encoder, autoencoder
+from girih.tokenizers.quantizers import CodebookQuantizer, FiniteScalarQuantizer, Quantized, check_ids
 
 
 @dataclass
 class ImageTokenizerOutput(BaseOutput):
-    """``sample [B, 3, H, W]`` unclamped reconstruction, ``tokens [B, h, w]``, quantizer ``losses`` in training."""
+    """``sample [B, 3, H, W]`` unclamped reconstruction, ``tokens`` as ``encode`` gives them, ``losses`` in training."""
 
     sample: Tensor
     tokens: Tensor
     losses: dict[str, Tensor]
 
 
-class ImageTokenizer(ModelMixin, ConfigMixin):
+class ConvolutionalTokenizer(ModelMixin, ConfigMixin):
+    """What image tokenizers made of an encoder, a quantizer and a decoder have in common.
+
+    A subclass sets ``encoder``, ``decoder``, ``downscale``, ``quantize`` (see :mod:`girih.tokenizers.quantizers`) and
+    the convolutions between, ``quant_conv`` and ``post_quant_conv``; its config has ``in_channels``.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+    quantize: Any
+    quant_conv: nn.Module
+    post_quant_conv: nn.Module
+    downscale: int
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pictures ``[B, 3, H, W]`` in [-1, 1] to what the quantizer sees, ``[B, code_dim, h, w]``."""
+        check_pictures(images, self.config.in_channels, self.downscale)
+        return self.quant_conv(self.encoder(images))
+
+    def reconstruct(self, codes: Tensor) -> Tensor:
+        """Code vectors ``[B, code_dim, h, w]`` to pictures ``[B, 3, H, W]``, unclamped."""
+        return self.decoder(self.post_quant_conv(codes))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Pictures ``[B, 3, H, W]`` in [-1, 1] to token ids ``[B, H / downscale, W / downscale]``, int64."""
+        quantized: Quantized = self.quantize(self.features(images))
+        return quantized.tokens
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Token ids ``[B, h, w]`` to pictures ``[B, 3, H, W]``, unclamped, nominally in [-1, 1]."""
+        if tokens.ndim != 3:
+            raise ValueError(f"tokens must be [batch, height, width], got {list(tokens.shape)}")
+        check_ids(tokens, self.quantize.vocab_size)
+        return self.reconstruct(self.quantize.lookup(tokens).to(self.dtype))
+
+    def forward(self, images: Tensor) -> ImageTokenizerOutput:
+        """Reconstruct pictures ``[B, 3, H, W]``; gradients pass the quantizer straight through."""
+        quantized: Quantized = self.quantize(self.features(images))
+        return ImageTokenizerOutput(self.reconstruct(quantized.codes), quantized.tokens, quantized.losses)
+
+
+def check_pictures(images: Tensor, channels: int, downscale: int) -> None:
+    """Refuse what is no batch of pictures with ``channels``, or whose sides are no multiples of ``downscale``."""
+    if images.ndim != 4 or images.shape[1] != channels:
+        raise ValueError(f"pictures must be [batch, {channels}, height, width], got {list(images.shape)}")
+    height, width = images.shape[2:]
+    if height % downscale or width % downscale or not height * width:
+        raise ValueError(f"picture height and width must be multiples of {downscale}, got {height} x {width}")
+
+
+def check_sample_size(sample_size: int, downscale: int) -> None:
+    """Refuse a side in pixels that is no multiple of ``downscale``."""
+    if sample_size < 1 or sample_size % downscale:
+        raise ValueError(f"sample_size {sample_size} is not a multiple of {downscale}, the size of one token")
+
+
+class ImageTokenizer(ConvolutionalTokenizer):
     """Convolutional image tokenizer.
 
     Args:
@@ -43,7 +98,7 @@ class ImageTokenizer(ModelMixin, ConfigMixin):
         encoder_widths, encoder_blocks: channels and number of blocks of each level, largest size first.
         decoder_widths, decoder_blocks: the same for the decoder, smallest size first.
         encoder_patch, decoder_patch: pixels folded into channels before the first (after the last) convolution.
-        block: ``"light"`` or ``"residual"``. resample: ``"shuffle"`` or ``"strided"``.
+        block: ``"light"`` or ``"residual"``. resample: ``"shuffle"``, ``"strided"`` or ``"subpixel"``.
         norm_groups, norm_eps: GroupNorm everywhere.
         attention: after each block of the smallest level, and a middle of block, attention, block.
         z_channels: features between the convolutions and the quantizer's 1x1 projections.
@@ -82,23 +137,24 @@ class ImageTokenizer(ModelMixin, ConfigMixin):
         entropy_weight: float = 0.0,
     ):
         super().__init__()
-        sides = {"encoder": (encoder_widths, encoder_blocks), "decoder": (decoder_widths, decoder_blocks)}
-        _check(sides, block, resample, norm_groups)
-        self.downscale = encoder_patch * 2 ** (len(encoder_widths) - 1)
-        upscale = decoder_patch * 2 ** (len(decoder_widths) - 1)
-        if self.downscale != upscale:
-            raise ValueError(f"the encoder shrinks {self.downscale} times, but the decoder grows {upscale} times")
-        if sample_size < 1 or sample_size % self.downscale:
-            raise ValueError(f"sample_size {sample_size} is not a multiple of {self.downscale}, the size of one token")
-        shared: dict[str, Any] = {
-            "block": block,
-            "resample": resample,
-            "norm": Norm(norm_groups, norm_eps),
-            "attention": attention,
-        }
-        stem = stem_width or encoder_widths[0]
-        self.encoder = Encoder(in_channels, z_channels, stem, encoder_widths, encoder_blocks, encoder_patch, **shared)
-        self.decoder = Decoder(out_channels, z_channels, decoder_widths, decoder_blocks, decoder_patch, **shared)
+        self.encoder, self.decoder, self.downscale = autoencoder(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            z_channels=z_channels,
+            stem_width=stem_width,
+            encoder_widths=encoder_widths,
+            encoder_blocks=encoder_blocks,
+            decoder_widths=decoder_widths,
+            decoder_blocks=decoder_blocks,
+            encoder_patch=encoder_patch,
+            decoder_patch=decoder_patch,
+            norm_groups=norm_groups,
+            norm_eps=norm_eps,
+            block=block,
+            resample=resample,
+            attention=attention,
+        )
+        check_sample_size(sample_size, self.downscale)
         self.quantize: FiniteScalarQuantizer | CodebookQuantizer
         if levels is not None:
             self.quantize = FiniteScalarQuantizer(levels)
@@ -115,39 +171,6 @@ class ImageTokenizer(ModelMixin, ConfigMixin):
         side = self.config.sample_size // self.downscale
         levels = self.config.levels
         return TokenSpec(self.quantize.vocab_size, (side, side), None if levels is None else tuple(levels))
-
-    def features(self, images: Tensor) -> Tensor:
-        """Pictures ``[B, 3, H, W]`` in [-1, 1] to what the quantizer sees, ``[B, code_dim, h, w]``."""
-        channels = self.config.in_channels
-        if images.ndim != 4 or images.shape[1] != channels:
-            raise ValueError(f"pictures must be [batch, {channels}, height, width], got {list(images.shape)}")
-        if images.shape[2] % self.downscale or images.shape[3] % self.downscale:
-            height, width = images.shape[2:]
-            raise ValueError(f"picture height and width must be multiples of {self.downscale}, got {height} x {width}")
-        return self.quant_conv(self.encoder(images))
-
-    def reconstruct(self, codes: Tensor) -> Tensor:
-        """Code vectors ``[B, code_dim, h, w]`` to pictures ``[B, 3, H, W]``, unclamped."""
-        return self.decoder(self.post_quant_conv(codes))
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Pictures ``[B, 3, H, W]`` in [-1, 1] to token ids ``[B, H / downscale, W / downscale]``, int64."""
-        quantized: Quantized = self.quantize(self.features(images))
-        return quantized.tokens
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        """Token ids ``[B, h, w]`` to pictures ``[B, 3, H, W]``, unclamped, nominally in [-1, 1]."""
-        if tokens.ndim != 3:
-            raise ValueError(f"tokens must be [batch, height, width], got {list(tokens.shape)}")
-        if tokens.numel() and not 0 <= int(tokens.min()) <= int(tokens.max()) < self.quantize.vocab_size:
-            wrong = [int(v) for v in tokens.aminmax()]
-            raise ValueError(f"token ids must be in [0, {self.quantize.vocab_size - 1}], got {wrong[0]} to {wrong[1]}")
-        return self.reconstruct(self.quantize.lookup(tokens).to(self.dtype))
-
-    def forward(self, images: Tensor) -> ImageTokenizerOutput:
-        """Reconstruct pictures ``[B, 3, H, W]``; gradients pass the quantizer straight through."""
-        quantized: Quantized = self.quantize(self.features(images))
-        return ImageTokenizerOutput(self.reconstruct(quantized.codes), quantized.tokens, quantized.losses)
 
 
 def llamagen_config(
@@ -195,17 +218,3 @@ def llamagen_config(
         "commit_weight": commit_loss_beta,
         "entropy_weight": entropy_loss_ratio,
     }
-
-
-def _check(
-    sides: dict[str, tuple[Sequence[int], Sequence[int]]], block: str, resample: str, norm_groups: int
-) -> None:
-    for name, value, known in (("block", block, BLOCKS), ("resample", resample, RESAMPLERS)):
-        if value not in known:
-            raise unknown(name, value, known)
-    for side, (widths, blocks) in sides.items():
-        if not widths or len(widths) != len(blocks):
-            raise ValueError(f"{side}_widths {list(widths)} and {side}_blocks {list(blocks)} must be equally long")
-        for width in widths:
-            if width < 1 or width % norm_groups:
-                raise ValueError(f"{side} width {width} is not a multiple of norm_groups {norm_groups}")

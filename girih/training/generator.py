@@ -7,20 +7,21 @@ Loss of specs: token loss + 0.5 x the plan's own token loss; corrupted history; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from girih.generators.conditioning import TextEncoder
 from girih.generators.next_token import NextTokenGenerator
 from girih.spec import digits, from_digits
 from girih.tokenizers.image import ImageTokenizer
 from girih.tokenizers.text import NULL
+from girih.training import lora
 from girih.training.sources import EmojiSource, FolderSource
 from girih.training.text import build_text_encoder, open_text_encoder, word_ids
 from girih.training.tokenizer import open_codec
@@ -49,10 +50,12 @@ class Source(Protocol):
 
 @dataclass
 class Losses:
-    """``plan``: weight of the plan's own token loss. ``noise``: mean share of history tokens that are replaced, half by
-    a neighbour code (each digit moved by -1, 0 or 1), half by a token of another picture of the batch. ``drop``: share
-    of captions left out as a whole."""
+    """``tokens``: weight of the token loss; 0 leaves the transformer out, a first stage in which the plan sees twenty
+    times as many pictures a minute. ``plan``: weight of the plan's own token loss. ``noise``: mean share of history
+    tokens that are replaced, half by a neighbour code (each digit moved by -1, 0 or 1), half by a token of another
+    picture of the batch. ``drop``: share of captions left out as a whole."""
 
+    tokens: float = 1.0
     plan: float = 0.5
     noise: float = 0.3
     drop: float = 0.1
@@ -79,6 +82,8 @@ def corrupt(tokens: Tensor, noise: float, levels: tuple[int, ...] | None) -> Ten
 class GeneratorObjective(Objective):
     """Text encoder and generator, trained together on a source's tokens."""
 
+    options = {"": ("lora",), "loss": tuple(field.name for field in fields(Losses))}
+
     def __init__(self, source: Source, codec: ImageTokenizer, generator: NextTokenGenerator, text_encoder: TextEncoder,
                  tokenizer: Any, losses: Losses, pipeline: dict[str, Any] | None = None) -> None:
         super().__init__()
@@ -93,18 +98,24 @@ class GeneratorObjective(Objective):
         """Build everything a recipe names: ``[data]`` folder, tokenizer (a codec folder), text_encoder (a trained text
         encoder's folder, whose reading is then kept as it is) and the source's own keys;
         ``[generator]``, ``[text]``; ``[pipeline]``: what the pipeline does where a call does not say; ``init``: a
-        model to start from, its codec and vocabulary included.
+        model to start from, its codec and vocabulary included; ``lora``: train adapters of this rank on it and nothing
+        else.
 
         Raises:
             ValueError: for what is missing or does not fit.
         """
         data = dict(recipe["data"])
         folder = Path(data.pop("folder"))
-        init = None
+        init, rank = None, recipe.get("lora")
         if recipe.get("init"):
             from girih.pipelines.loading import load
 
             init = load(recipe["init"])
+            parts = ("codec", "generator", "text_encoder", "tokenizer")
+            if lacking := [name for name in parts if getattr(init, name, None) is None]:
+                raise ValueError(f"{recipe['init']} cannot be trained on: it has no {lacking[0]}")
+        elif rank is not None:
+            raise ValueError("lora adapts a finished model: give --init MODEL")
         place, reading = data.pop("tokenizer", None), data.pop("text_encoder", None)
         if not init and place is None:
             raise ValueError("a generator needs a codec: give --tokenizer DIR (or --init MODEL, which brings its own)")
@@ -112,7 +123,10 @@ class GeneratorObjective(Objective):
         emoji = (folder / "pictures.npy").is_file()
         source: Source = EmojiSource(folder, codec, **data) if emoji else FolderSource(folder, codec)
         if init:
-            parts = init.generator, init.text_encoder, init.tokenizer
+            generator, text_encoder, tokenizer = init.generator, init.text_encoder, init.tokenizer
+            if rank is not None:
+                lora.add_adapters(generator, rank)
+                text_encoder.requires_grad_(False)
         else:
             if reading is None or not emoji:  # one's own captions have words of their own
                 text_encoder, tokenizer = build_text_encoder(source.texts(), recipe["text"])
@@ -122,8 +136,8 @@ class GeneratorObjective(Objective):
             generator = NextTokenGenerator(vocab_size=spec.vocab_size, shape=spec.shape, levels=spec.levels,
                                            factorised=spec.levels is not None, learned_positions=True,
                                            **recipe["generator"])
-            parts = generator, text_encoder, tokenizer
-        return cls(source, codec, *parts, Losses(**recipe.get("loss", {})), recipe.get("pipeline"))
+        losses = Losses(**recipe.get("loss", {}))
+        return cls(source, codec, generator, text_encoder, tokenizer, losses, recipe.get("pipeline"))
 
     def batch(self, step: int, process: int, size: int) -> dict[str, Tensor]:
         rng = np.random.default_rng((self.seed, step, process))
@@ -134,10 +148,12 @@ class GeneratorObjective(Objective):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         tokens = self.generator.layout.to_steps(batch["tokens"])
         condition = self.generator.condition(self.text_encoder(batch["words"]))
+        plan = self.generator.plan_nats(tokens, condition).mean()
+        if not self.losses.tokens:
+            return plan, {"plan_nats": plan}
         seen = corrupt(tokens, self.losses.noise, self.generator.spec.levels)
         nats = self.generator.nats(tokens, condition, seen).mean()
-        plan = self.generator.plan_nats(tokens, condition).mean()
-        return nats + self.losses.plan * plan, {"nats": nats, "plan_nats": plan}
+        return self.losses.tokens * nats + self.losses.plan * plan, {"nats": nats, "plan_nats": plan}
 
     def evaluate(self) -> dict[str, float]:
         """Nats a token on 256 training and all held-out pictures, with right captions and with another picture's."""
@@ -169,19 +185,23 @@ class GeneratorObjective(Objective):
         return Image.fromarray((sheet * 127.5 + 127.5).round().to(torch.uint8).cpu().numpy())
 
     def export(self, folder: Path) -> None:
-        """A whole pipeline into ``folder``, float16 weights: what ``girih.load(folder)`` draws with."""
+        """A whole pipeline into ``folder``, float16 weights: what ``girih.load(folder)`` draws with. Adapters are
+        merged into the weights, and stand beside them in ``lora/``."""
         from girih.generators.decoding.autoregressive import Autoregressive
         from girih.pipelines.image import ImagePipeline
 
         copies = []
         for part in (self.generator, self.text_encoder, self._frozen[0]):
             copy = type(part).from_config(part.config)
-            copy.load_state_dict(part.state_dict())
-            copies.append(copy.to(torch.float16))
+            copy.load_state_dict(lora.merged(part))
+            nn.Module.half(copy)  # diffusers' own `half` warns about an empty list of float32 modules
+            copies.append(copy)
         pipe = ImagePipeline(codec=copies[2], generator=copies[0], text_encoder=copies[1], tokenizer=self.tokenizer,
                              decoding=Autoregressive(), styles=list(self.source.styles),
                              backgrounds=list(self.source.backgrounds), **self.pipeline)
         pipe.save_pretrained(folder, max_shard_size=MAX_FILE)
+        if lora.adapted(self.generator):
+            lora.save_adapters(self.generator, folder / "lora")
 
     @property
     def _device(self) -> torch.device:

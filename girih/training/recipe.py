@@ -24,8 +24,10 @@ SHORT_NAMES = {"tokenizer": "image-tokenizer", "text": "image-text"}
 # Objectives by the name a recipe calls them; each class has from_recipe(recipe).
 OBJECTIVES = {
     "tokenizer": ("girih.training.tokenizer", "TokenizerObjective"),
+    "audio": ("girih.training.audio", "AudioObjective"),
     "text": ("girih.training.text", "TextObjective"),
     "generator": ("girih.training.generator", "GeneratorObjective"),
+    "cad": ("girih.training.cad", "CadObjective"),
 }
 
 
@@ -53,7 +55,8 @@ def load_recipe(name: str, settings: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def override(recipe: dict[str, Any], setting: str) -> None:
-    """Apply one ``[section.]key=value`` to a recipe; a key without section must be unique in it."""
+    """Apply one ``[section.]key=value`` to a recipe; a key without section must be unique in it. Keys are those of the
+    recipe, of ``[train]`` and what its objective names besides."""
     from girih.training.trainer import TrainSettings
 
     key, equals, text = setting.partition("=")
@@ -63,17 +66,29 @@ def override(recipe: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    places = {name: recipe for name in recipe if not isinstance(recipe[name], dict)}
-    for section, keys in {"train": dict.fromkeys(TrainSettings.names()), **recipe}.items():
-        if isinstance(keys, dict):
-            names = set(keys) | (set(TrainSettings.names()) if section == "train" else set())
-            places |= {f"{section}.{name}": recipe.setdefault(section, {}) for name in names}
+    keys: dict[str, set[str]] = {"": set(), "train": set(TrainSettings.names())}
+    for section, names in _objective(recipe).options.items():
+        keys.setdefault(section, set()).update(names)
+    for name, entry in recipe.items():
+        section, names = (name, entry) if isinstance(entry, dict) else ("", (name,))
+        keys.setdefault(section, set()).update(names)
+    places = [f"{section}.{name}".lstrip(".") for section, names in keys.items() for name in names]
     matches = [place for place in places if place == key or place.rpartition(".")[2] == key]
     if not matches:
         raise unknown("setting", key, places)
     if len(matches) > 1:
         raise ValueError(f"setting {key!r} is in several sections; use one of {', '.join(sorted(matches))}")
-    places[matches[0]][matches[0].rpartition(".")[2]] = value
+    section, _, name = matches[0].rpartition(".")
+    (recipe.setdefault(section, {}) if section else recipe)[name] = value
+
+
+def _objective(recipe: dict[str, Any]) -> Any:
+    """The class that a recipe trains. Raises ValueError for one that there is not."""
+    name = str(recipe.get("objective", ""))
+    if name not in OBJECTIVES:
+        raise unknown("objective", name, OBJECTIVES)
+    module, cls = OBJECTIVES[name]
+    return getattr(importlib.import_module(module), cls)
 
 
 def train(
@@ -104,14 +119,13 @@ def train(
         recipe["init"] = init
     if max_minutes is not None:
         recipe["train"] = _shortened(recipe.get("train", {}), max_minutes)
-    objective_name = recipe.get("objective", "")
-    if objective_name not in OBJECTIVES:
-        raise unknown("objective", str(objective_name), OBJECTIVES)
-    module, cls = OBJECTIVES[objective_name]
+    if recipe.get("lora"):  # an adapter is no whole matrix, which is what Muon is for
+        recipe["train"] = {**recipe.get("train", {}), "muon": ""}
+    objective_class = _objective(recipe)
     folder = Path(out or recipe.get("out") or f"runs/{Path(name).stem}")
     try:
         options = TrainSettings(**recipe.get("train", {}))
-        objective = getattr(importlib.import_module(module), cls).from_recipe(recipe)
+        objective = objective_class.from_recipe(recipe)
     except TypeError as error:  # an unknown key of a section
         raise ValueError(f"recipe {name}: {error}") from error
     report = Trainer(objective, options, folder, resume).fit()

@@ -6,6 +6,7 @@ Knows both kinds of data and encodes their pictures once with the codec. Does no
 from __future__ import annotations
 
 import hashlib
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,10 @@ class FolderSource:
         from girih.training.data.folder import ImageFolder
 
         images = ImageFolder(folder, codec.config.sample_size)
-        tokens = encode_all(codec, [images.load(i) for i in range(len(images))])
+        if images.skipped:
+            warnings.warn(f"{folder}: skipped {images.report()}", stacklevel=2)
+        parts = [range(first, min(first + 1024, len(images))) for first in range(0, len(images), 1024)]
+        tokens = np.concatenate([encode_all(codec, [images.load(i) for i in part]) for part in parts])
         captions = [text for _, text in images.items]
         kept = [i for i in range(len(captions)) if i % 20 != 19]
         self.tokens, self._captions = tokens[kept], [captions[i] for i in kept]

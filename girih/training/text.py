@@ -22,6 +22,9 @@ from girih.training.scenes import Scenes
 from girih.training.trainer import Objective
 
 EMPTY = 0.02  # share of captions left out: they name nothing
+# Size of the names' vectors at the start of a generator's training. Eight slots of one size left what is drawn an
+# eighth of the vector, and a plan learned concepts at a third of the speed.
+THINGS, OTHERS = 0.3, 0.1
 
 
 def build_text_encoder(texts: list[str], settings: dict[str, Any]) -> tuple[TextEncoder, Any]:
@@ -32,6 +35,14 @@ def build_text_encoder(texts: list[str], settings: dict[str, Any]) -> tuple[Text
     counts = torch.bincount(torch.tensor([i for ids in read for i in ids]), minlength=len(tokenizer))
     encoder.weigh(counts.float())
     return encoder, tokenizer
+
+
+@torch.no_grad()
+def start_names(encoder: TextEncoder, slots: dict[str, Any]) -> None:
+    """Scale the fresh vectors of the names: things large, what is said about them small, "nothing" zero."""
+    for slot, columns in zip(slots, encoder.names.weight.split(encoder.config.slots, dim=1), strict=True):
+        columns.mul_(THINGS if slot in ("thing", "second") else OTHERS)
+        columns[:, -1] = 0
 
 
 def open_text_encoder(folder: str | Path) -> tuple[TextEncoder, Any]:
@@ -63,6 +74,7 @@ class TextObjective(Objective):
         self.scenes = scenes
         slots = [len(names) + 1 for names in scenes.slots.values()]
         self.encoder, self.tokenizer = build_text_encoder(scenes.texts(), {**settings, "slots": slots})
+        start_names(self.encoder, scenes.slots)
 
     @classmethod
     def from_recipe(cls, recipe: dict[str, Any]) -> TextObjective:

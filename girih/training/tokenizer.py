@@ -1,6 +1,7 @@
 """The image tokenizer's training objective: reconstruct cut-out drawings on plain backgrounds.
 
-Knows picture sets, the codec and its losses. Does not know the loop (trainer.py) or generators.
+Knows picture sets, the codec and which losses apply. Does not know the losses themselves (losses.py), the loop
+(trainer.py) or generators.
 The mix and the loss weights were measured on this kind of picture: the gradient term and the object weight together are
 worth about 1 dB on object pixels at no cost.
 """
@@ -8,9 +9,9 @@ worth about 1 dB on object pixels at no cost.
 from __future__ import annotations
 
 import hashlib
-import math
+import inspect
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +23,15 @@ from torch import Tensor, nn
 
 from girih import catalog
 from girih.tokenizers.image import ImageTokenizer
+from girih.tokenizers.quantizers import codebook_use
 from girih.training.data.compose import COLOURS, PLACES
 from girih.training.data.folder import ImageFolder
 from girih.training.data.pictures import PictureSet
+from girih.training.losses import Adversary, LossWeights, PerceptualLoss, adaptive_weight, reconstruction_loss
 from girih.training.trainer import Objective
 
 HELD_OUT = 256  # pictures
 MAX_FILE = 8_000_000  # bytes of an exported weights file
-
-
-@dataclass
-class LossWeights:
-    """Weights of the reconstruction terms; ``object``: share of the pixel weight that follows the drawing's alpha."""
-
-    l1: float = 1.0
-    l2: float = 4.0
-    gradient: float = 1.0
-    object: float = 0.5
 
 
 @dataclass
@@ -74,32 +67,6 @@ def pair_up(rgba: Tensor, others: Tensor, places: tuple[tuple[float, float], ...
     return canvas
 
 
-def gradient_loss(made: Tensor, real: Tensor, weight: Tensor) -> Tensor:
-    """Mean absolute difference of horizontal and vertical finite differences at full, half and quarter size."""
-    total = made.new_zeros(())
-    difference = made - real
-    for scale in range(3):
-        if scale:
-            difference, weight = F.avg_pool2d(difference, 2), F.avg_pool2d(weight, 2)
-        across = (difference[..., 1:] - difference[..., :-1]).abs() * weight[..., 1:]
-        down = (difference[..., 1:, :] - difference[..., :-1, :]).abs() * weight[..., 1:, :]
-        total = total + across.mean() + down.mean()
-    return total / 3
-
-
-def reconstruction_loss(
-    made: Tensor, real: Tensor, alpha: Tensor, weights: LossWeights
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """L1 + L2 + gradient terms of pictures ``[B, 3, H, W]``, weighted by the drawing's alpha ``[B, 1, H, W]``."""
-    coverage = alpha / alpha.mean((1, 2, 3), keepdim=True).clamp_min(0.05)
-    weight = 1 - weights.object + weights.object * coverage
-    difference = made - real
-    l1, l2 = (difference.abs() * weight).mean(), (difference.square() * weight).mean()
-    gradient = gradient_loss(made, real, weight)
-    parts = {"l1": l1, "l2": l2, "gradient": gradient}
-    return weights.l1 * l1 + weights.l2 * l2 + weights.gradient * gradient, parts
-
-
 @dataclass
 class Drawings:
     """What is reconstructed: ``rgba`` uint8 ``[n, S, S, 4]`` and each picture's concept, held out as a whole."""
@@ -113,11 +80,12 @@ class Drawings:
 
     @classmethod
     def open(cls, folder: str | Path, size: int) -> Drawings:
-        """A picture set folder, or any folder of pictures: then squares of ``size`` px, opaque, kept in memory."""
+        """A picture set folder, or any folder of pictures (captions play no part): then squares of ``size`` px, opaque,
+        kept in memory."""
         if (Path(folder) / "pictures.npy").is_file():
             pictures = PictureSet(folder)
             return cls(pictures.rgba, [row.label for row in pictures.rows])
-        found = ImageFolder(folder, size)
+        found = ImageFolder(folder, size, captions=False)
         if found.skipped:
             warnings.warn(f"{folder}: skipped {found.report()}", stacklevel=2)
         rgba = np.full((len(found), size, size, 4), 255, np.uint8)
@@ -147,17 +115,27 @@ def open_codec(place: str | Path) -> ImageTokenizer:
     folder = folder / "codec" if (folder / "codec").is_dir() else folder
     if not (folder / "config.json").is_file():
         raise ValueError(f"{place} holds no trained tokenizer (`girih train tokenizer` makes one)")
-    return ImageTokenizer.from_pretrained(folder).float()
+    return ImageTokenizer.from_pretrained(folder, use_safetensors=True).float()
 
 
 class TokenizerObjective(Objective):
     """Reconstruction of drawings by an :class:`ImageTokenizer`; ``export`` writes ``codec/`` in float16."""
+
+    options = {
+        "data": ("folder", "size"),
+        "codec": tuple(inspect.signature(ImageTokenizer).parameters),
+        "loss": tuple(field.name for field in fields(LossWeights)),
+        "mix": tuple(field.name for field in fields(Mix)),
+    }
 
     def __init__(self, codec: ImageTokenizer, pictures: Drawings, weights: LossWeights, mix: Mix):
         super().__init__()
         if pictures.size % codec.downscale:
             raise ValueError(f"pictures of {pictures.size} px do not divide into tokens of {codec.downscale} px")
         self.codec, self.weights, self.mix = codec, weights, mix
+        self.adversary = Adversary() if weights.adversarial else None
+        # In a list: not part of what is trained or saved.
+        self._perceptual = [PerceptualLoss()] if weights.perceptual else []
         self.pictures = pictures
         self.training_rows, self.held_out = hold_out(pictures.concepts, min(HELD_OUT, len(pictures.rgba) // 5))
         if not self.training_rows or not self.held_out:
@@ -201,7 +179,16 @@ class TokenizerObjective(Objective):
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         real, alpha = composite(batch["rgba"], batch["colours"])
         out = self.codec(real)
-        loss, parts = reconstruction_loss(out.sample.float(), real, alpha, self.weights)
+        made = out.sample.float()
+        loss, parts = reconstruction_loss(made, real, alpha, self.weights)
+        for perceptual in self._perceptual:
+            parts["perceptual"] = perceptual.to(real.device)(made, real)
+            loss = loss + self.weights.perceptual * parts["perceptual"]
+        if self.adversary is not None:
+            fooling, judging = self.adversary(made, real)
+            scale = adaptive_weight(loss, fooling, self.codec.decoder.conv_out.weight)
+            loss = loss + self.weights.adversarial * (scale * fooling + judging)
+            parts |= {"adversarial": fooling, "discriminator": judging}
         for name, value in out.losses.items():
             loss = loss if name == "usage" else loss + value
         return loss, {**parts, **out.losses}
@@ -216,14 +203,13 @@ class TokenizerObjective(Objective):
             error.append(square.mean((1, 2, 3)))
             object_error.append((square * inside).sum((1, 2, 3)) / (3 * inside.sum((1, 2, 3))).clamp_min(1))
             tokens.append(out.tokens.flatten().cpu())
-        counts = torch.bincount(torch.cat(tokens), minlength=self.codec.quantize.vocab_size)
-        share = counts[counts > 0].double() / counts.sum()
+        use = codebook_use(torch.cat(tokens), self.codec.quantize.vocab_size)
         return {
             "psnr": _decibel(torch.cat(error)),
             "psnr_object": _decibel(torch.cat(object_error)),
-            "codes_used": float(len(share)),
-            "perplexity": math.exp(float(-(share * share.log()).sum())),
-            "top_code_share": float(share.max()),
+            "codes_used": float(use.used),
+            "perplexity": use.perplexity,
+            "top_code_share": use.top_share,
         }
 
     def samples(self) -> Image.Image:

@@ -40,9 +40,11 @@ class Objective(nn.Module):
     """What is trained: its modules are this module's children, ``forward(batch)`` gives the loss.
 
     Being one module, it is wrapped for several processes as a whole, however many networks it holds.
+    ``options``: what a recipe may say beyond what it does say, names by section ("" = outside of sections).
     """
 
     seed: int = 0
+    options: dict[str, tuple[str, ...]] = {}
 
     def batch(self, step: int, process: int, size: int) -> Any:
         """``size`` examples for a step of a process, on the CPU; a pure function of its arguments and ``seed``."""

@@ -97,7 +97,9 @@ class RealDrawings:
             [1.0 if f"a {name} background" in text else 2.0 for name, text in zip(names, captions, strict=True)]
         )
 
-    def __call__(self, prompt: list[str], generator: list[torch.Generator], output_type: str) -> SimpleNamespace:
+    def __call__(
+        self, prompt: list[str], generator: list[torch.Generator], output_type: str, **options: float
+    ) -> SimpleNamespace:
         assert output_type == "np" and len(prompt) == len(generator)
         return SimpleNamespace(images=np.stack([self._one(*pair) for pair in zip(prompt, generator, strict=True)]))
 
@@ -139,6 +141,7 @@ def test_real_drawings_reach_the_ceiling(
     seconds = {"load_seconds": 1.0, "first_seconds": 1.0, "seconds": 0.5, "peak_mib": 100.0}
     monkeypatch.setitem(vars(girih), "load", lambda model: RealDrawings(drawings))
     monkeypatch.setattr(cost, "measure", lambda model: seconds)
+    monkeypatch.setattr(prompts, "SETTINGS", ((1.0, 0.3, 0), (2.5, 0.7, 4)))
     monkeypatch.setattr(evaluate, "picture_set", lambda pipe, data, progress: drawings)
     jobs: list[str] = []
     found = evaluate.run("image", 12, tmp_path / "report.json", None, lambda job, done, total: jobs.append(job))
@@ -153,6 +156,8 @@ def test_real_drawings_reach_the_ceiling(
     assert found["caption_loss"]["trained"]["right"] == 1
     assert found["caption_loss"]["held_out"]["gap"] > 0.5
     assert 1 <= found["diversity"]["different"] <= 2 and found["diversity"]["hits"]["top1"] == 1
+    assert [row["temperature"] for row in found["tradeoff"]] == [0.3, 0.7]
+    assert found["tradeoff"][0]["phrases"] == found["naming"]["generated, phrase"]["judge, any"]
     assert found["codec"]["psnr"] > 30 and found["codec"]["share_used"] < 1
     printed = capsys.readouterr().out
     assert "PSNR, object pixels" in printed and "100.0 / 100.0" in printed and "100 MiB" in printed

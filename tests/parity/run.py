@@ -59,8 +59,8 @@ def compare(name: str, made: Any, recorded: Any, tolerance: str) -> Comparison:
         if not _gather(_plain(made), recorded, numbers):
             return wrong
         got, wanted = np.array(numbers[0], float), np.array(numbers[1], float)
-    same = got == wanted  # also where both are infinite
-    difference = np.where(same, 0.0, np.abs(got - wanted, where=~same, out=np.zeros_like(got)))
+    same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))  # also infinities, and what pads ragged outputs
+    difference = np.abs(got - wanted, where=~same, out=np.zeros_like(got))
     allowed = limits.get("atol", 0.0) + limits.get("rtol", 0.0) * np.abs(wanted)
     holds = bool(np.all(same | (difference <= allowed)))
     return Comparison(name, tolerance, float(difference.max()) if difference.size else 0.0, holds)

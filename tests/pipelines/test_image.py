@@ -12,10 +12,10 @@ from PIL import Image
 from torch import Tensor
 
 import girih
-from girih.generators.decoding.autoregressive import Autoregressive
 from girih.generators.next_token import NextTokenGenerator
+from girih.pipelines import reading
 from girih.pipelines.image import ImagePipeline
-from tests.pipelines.tiny import BACKGROUNDS, SIDE, STYLES, make_components, make_pipeline, stir
+from tests.pipelines.tiny import BACKGROUNDS, SIDE, STYLES, make_components, make_pipeline
 
 PROMPT = "a red apple"
 
@@ -200,8 +200,8 @@ def test_encode_prompt_needs_the_text_parts_alone():
     parts = make_components()
     alone = {"codec": None, "generator": None, "decoding": None}
     reader = ImagePipeline(**{**parts, **alone})
-    embeds, negative, mask = reader.encode_prompt([PROMPT, "a cat"], "a car", num_images_per_prompt=2)
-    assert embeds.shape == negative.shape == (4, 16) and mask is None
+    embeds, negative, *masks = reader.encode_prompt([PROMPT, "a cat"], "a car", num_images_per_prompt=2)
+    assert embeds.shape == negative.shape == (4, 16) and masks == [None, None]
     drawer = ImagePipeline(**{**parts, "tokenizer": None, "text_encoder": None})
     drawer.set_progress_bar_config(disable=True)
     seeds = 1, 2, 3, 4
@@ -214,7 +214,7 @@ def test_encode_prompt_needs_the_text_parts_alone():
 
 
 def test_rows_of_a_prompt_are_read_alone(pipe):
-    both, nothing, _ = pipe.encode_prompt([PROMPT, "a cat in noto style"], style=None)
+    both, nothing, *_ = pipe.encode_prompt([PROMPT, "a cat in noto style"], style=None)
     assert torch.equal(both[1], pipe.encode_prompt("a cat in noto style")[0][0])
     assert torch.equal(nothing[0], nothing[1]) and torch.equal(nothing[:1], pipe.encode_prompt("a tree")[1])
 
@@ -227,20 +227,17 @@ def test_the_negative_prompt_matters_and_an_empty_one_is_none(pipe):
     assert torch.equal(draw(pipe, negative_prompt="a blue car", guidance_scale=1.0), draw(pipe, guidance_scale=1.0))
 
 
-def test_styles_are_drawn_from_the_seed_unless_named(pipe):
+def test_styles_are_drawn_from_the_seed_unless_named(pipe, monkeypatch):
     read: list[str] = []
-    original = pipe._read
-    pipe._read = lambda captions, device: read.extend(a + b for a, b in captions) or original(captions, device)
-    try:
-        draw(pipe, PROMPT, *range(16), num_images_per_prompt=16, guidance_scale=1.0)
-        found = {style for style in STYLES for caption in read if f"in {style} style on a white background" in caption}
-        assert found == set(STYLES)
-        assert 0 < sum("a flipped red apple" in caption for caption in read) < 16
-        read.clear()
-        named = draw(pipe, PROMPT, *range(4), num_images_per_prompt=4, style="noto", guidance_scale=1.0)
-        assert all("in noto style" in caption for caption in read)
-    finally:
-        del pipe._read
+    original = reading.read
+    monkeypatch.setattr(reading, "read", lambda pipe, pairs: read.extend(map("".join, pairs)) or original(pipe, pairs))
+    draw(pipe, PROMPT, *range(16), num_images_per_prompt=16, guidance_scale=1.0)
+    found = {style for style in STYLES for caption in read if f"in {style} style on a white background" in caption}
+    assert found == set(STYLES)
+    assert 0 < sum("a flipped red apple" in caption for caption in read) < 16
+    read.clear()
+    named = draw(pipe, PROMPT, *range(4), num_images_per_prompt=4, style="noto", guidance_scale=1.0)
+    assert len(read) == 4 and all("in noto style" in caption for caption in read)
     assert torch.equal(named[2], draw(pipe, PROMPT, 2, style="noto", guidance_scale=1.0)[0])
 
 
@@ -417,53 +414,6 @@ def test_the_best_of_several_is_what_the_scorer_likes(pipe):
     assert np.array_equal(pipe(prompts, best_of=3, scorer=first, **options).images, plain)
     with pytest.raises(ValueError, match="the scorer gave 1 scores for 2 pictures"):
         pipe(PROMPT, best_of=2, scorer=lambda images, prompts: [1.0])
-
-
-# --- other conditions -------------------------------------------------------------------------------------------------
-
-
-def other(condition: dict[str, Any], **options: Any) -> ImagePipeline:
-    """LlamaGen's kind of generator behind the same codec."""
-    transformer = {"dim": 24, "num_layers": 1, "num_heads": 2, "feed_forward_dim": 32}
-    generator = NextTokenGenerator(vocab_size=36, shape=(SIDE, SIDE), transformer=transformer, condition=condition,
-                                   rope_base=10000.0, rope_prefix="zero")
-    stir(generator, 4).head.output.weight.data *= 20  # else the noise of the draws drowns the condition
-    pipe = ImagePipeline(make_components()["codec"], generator, Autoregressive(), **options)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def test_classes():
-    pipe = other({"kind": "class", "num_classes": 5})
-    found = draw(pipe, None, 1, 2, class_labels=[0, 4])
-    assert torch.equal(found[1], draw(pipe, None, 2, class_labels=4)[0])
-    assert torch.equal(found, draw(pipe, None, 1, 2, class_labels=torch.tensor([0, 4])))
-    assert not torch.equal(draw(pipe, None, 2, class_labels=3)[0], found[1])
-    for wrong, message in ((5, "class label 5 is not a number from 0 to 4"), (-1, "class label -1"),
-                           ([], "must not be empty"), (["tabby"], "class label tabby is not a number")):
-        with pytest.raises(ValueError, match=message):
-            pipe(class_labels=wrong)
-    with pytest.raises(ValueError, match="give class_labels or prompt_embeds"):
-        pipe(PROMPT)
-    with pytest.raises(ValueError, match="conditioned on classes: give class_labels"):
-        pipe(prompt_embeds=torch.zeros(1, 24))
-    with pytest.raises(ValueError, match="negative_prompt needs a text encoder"):
-        pipe(class_labels=1, negative_prompt="a cat")
-
-
-def test_text_features():
-    pipe = other({"kind": "features", "feature_dim": 10, "tokens": 4})
-    features, mask = torch.randn(2, 4, 10), torch.tensor([[False, True, True, True], [True] * 4])
-    found = draw(pipe, None, 1, 2, prompt_embeds=features, prompt_attention_mask=mask)
-    alone = draw(pipe, None, 1, prompt_embeds=features[:1], prompt_attention_mask=mask[:1])
-    assert torch.equal(alone[0], found[0])
-    hidden = features.clone()
-    hidden[0, 0] += 5  # behind the mask
-    assert torch.equal(draw(pipe, None, 1, 2, prompt_embeds=hidden, prompt_attention_mask=mask), found)
-    with pytest.raises(ValueError, match=r"prompt_embeds must be \[pictures, 4, 10\], got \[1, 3, 10\]"):
-        pipe(prompt_embeds=torch.zeros(1, 3, 10))
-    with pytest.raises(ValueError, match="prompt_attention_mask must be"):
-        pipe(prompt_embeds=features, prompt_attention_mask=mask[:1])
 
 
 # --- bad input --------------------------------------------------------------------------------------------------------

@@ -65,7 +65,8 @@ def test_naming_learns_phrases_it_never_saw(scenes, tmp_path):
     assert {name for name, p in encoder.named_parameters() if p.requires_grad} == {
         "names.weight", "names_norm.weight", "names_norm.bias"
     }  # fmt: skip
-    cat, same, dog = encoder(word_ids(tokenizer, ["a cat in flat style", "the cat in flat style", "a dog in flat style"]))
+    texts = ["a cat in flat style", "the cat in flat style", "a dog in flat style"]
+    cat, same, dog = encoder(word_ids(tokenizer, texts))
     assert (cat - same).norm() < 0.5 * (cat - dog).norm()
 
 

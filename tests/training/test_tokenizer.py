@@ -8,17 +8,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from girih.tokenizers.image import ImageTokenizer
+from girih.training.losses import Adversary, LossWeights, PerceptualLoss, adaptive_weight, reconstruction_loss
 from girih.training.recipe import load_recipe, train
-from girih.training.tokenizer import (
-    Drawings,
-    LossWeights,
-    Mix,
-    TokenizerObjective,
-    composite,
-    hold_out,
-    pair_up,
-    reconstruction_loss,
-)
+from girih.training.tokenizer import Drawings, Mix, TokenizerObjective, composite, hold_out, pair_up
 
 CODEC = {"sample_size": 32, "encoder_widths": [16, 16], "decoder_widths": [16, 16, 8], "z_channels": 8}
 
@@ -111,7 +103,7 @@ def test_a_few_steps_on_ones_own_folder_make_a_codec(folder, tmp_path):
     assert report["step"] == 150 and report["codes_used"] > 5
     with Image.open(tmp_path / "out" / "samples" / "0000150.png") as grid:
         assert grid.size == (12 * 32, 2 * 32)
-    codec = ImageTokenizer.from_pretrained(tmp_path / "out" / "codec", torch_dtype=torch.float32)
+    codec = ImageTokenizer.from_pretrained(tmp_path / "out" / "codec").float()
     assert codec.spec.shape == (4, 4)
     assert sum(file.stat().st_size for file in (tmp_path / "out" / "codec").glob("*.safetensors")) < 8_000_000
 
@@ -150,3 +142,88 @@ def test_bad_data_and_wrong_keys_are_one_clear_line(tmp_path, folder):
     with pytest.raises(ValueError, match="not valid TOML"):
         train(str(recipe), out=str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+# --- losses for a GPU -------------------------------------------------------------------------------------------------
+
+
+def discs(count=8):
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(count, 3, 8, 8, generator=generator) * 2 - 1
+    return torch.nn.functional.interpolate(pictures, scale_factor=4, mode="nearest")
+
+
+def test_the_perceptual_loss_is_zero_for_equal_pictures_and_grows_with_blur():
+    pytest.importorskip("efficientnet_lite_pytorch")
+    perceptual, real = PerceptualLoss(), discs()
+    blurs = [torch.nn.functional.avg_pool2d(real, size, 1, size // 2) for size in (3, 7, 11)]
+    losses = [float(perceptual(made, real)) for made in (real, *blurs)]
+    assert losses[0] == 0 and all(a < b for a, b in zip(losses, losses[1:], strict=False))
+    assert not any(parameter.requires_grad for parameter in perceptual.parameters())
+
+
+def test_each_side_of_the_adversary_reaches_its_own_weights():
+    adversary, real = Adversary(width=8), discs()
+    made = (discs().flip(0) * 0.5).requires_grad_()
+    fooling, judging = adversary(made, real)
+    fooling.backward(retain_graph=True)
+    assert made.grad is not None and made.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in adversary.parameters())
+    made.grad = None
+    judging.backward()
+    assert made.grad is None
+    assert all(parameter.grad.abs().sum() > 0 for parameter in adversary.parameters() if parameter.ndim > 1)
+
+
+def test_the_adversary_learns_to_tell_and_can_be_fooled():
+    adversary, real = Adversary(width=8), discs()
+    made = (discs().roll(5, -1) * 0.3).requires_grad_()
+    judge, maker = (torch.optim.Adam(weights, 5e-3) for weights in (adversary.parameters(), [made]))
+    with torch.no_grad():
+        before = adversary(made, real)
+    for _ in range(30):
+        judge.zero_grad()
+        adversary(made, real)[1].backward()
+        judge.step()
+    between = [term.item() for term in adversary(made, real)]
+    assert between[1] < 0.5 * float(before[1]) and between[0] > float(before[0])
+    for _ in range(60):
+        maker.zero_grad()
+        adversary(made, real)[0].backward()
+        maker.step()
+    assert adversary(made, real)[0].item() < between[0] - 0.5
+
+
+def test_the_adaptive_weight_makes_both_terms_pull_alike():
+    last = torch.nn.Parameter(torch.randn(5))
+    loss, term = (last * torch.randn(5)).sum(), 300 * (last.square()).sum()
+    scale = adaptive_weight(loss, term, last)
+    pull, = torch.autograd.grad(loss, last, retain_graph=True)
+    other, = torch.autograd.grad(scale * term, last)
+    assert not scale.requires_grad and float(other.norm()) == pytest.approx(float(pull.norm()), rel=1e-3)
+
+
+def test_each_option_lowers_its_own_term_in_a_training(folder, tmp_path):
+    pytest.importorskip("efficientnet_lite_pytorch")
+    settings = ["minutes=0", "steps=25", "batch_size=4", "lr=5e-3", "warmup_steps=1", "log_every=1", "eval_every=25",
+                "sample_every=99", "precision=fp32", "size=32", "pairs=0.0",
+                *(f"codec.{name}={value}" for name, value in CODEC.items() if name != "sample_size")]
+
+    def terms(name, option):
+        torch.manual_seed(0)
+        train("tokenizer", data=str(folder), out=str(tmp_path / name), settings=[*settings, option])
+        lines = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return [line for line in lines if "loss" in line]
+
+    seen = terms("seen", "perceptual=1.0")
+    assert seen[-1]["perceptual"] < 0.8 * seen[0]["perceptual"]
+    judged = terms("judged", "adversarial=0.1")
+    assert judged[-1]["discriminator"] < judged[0]["discriminator"]
+    assert not {"perceptual", "adversarial"} <= set(seen[0]) and not {"perceptual", "adversarial"} <= set(judged[0])
+    codec = ImageTokenizer.from_pretrained(tmp_path / "judged" / "codec")
+    assert all(value.isfinite().all() for value in codec.state_dict().values())
+
+
+def test_a_negative_loss_weight_is_refused():
+    with pytest.raises(ValueError, match="loss weight adversarial must be at least 0, got -0.1"):
+        LossWeights(adversarial=-0.1)

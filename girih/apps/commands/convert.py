@@ -32,6 +32,30 @@ def llamagen_gpt(file: File, out_dir: OutDir, config: Config = None) -> None:
     _convert(convert_gpt, file, out_dir, config)
 
 
+@app.command("openmagvit2-vq")
+def openmagvit2_vq(file: File, out_dir: OutDir, config: Config = None) -> None:
+    """Open-MAGVIT2's image tokenizer (imagenet_256_L.ckpt and its kin)."""
+    from girih.checkpoints.openmagvit2 import convert_vq
+
+    _convert(convert_vq, file, out_dir, config)
+
+
+@app.command("var-vq")
+def var_vq(file: File, out_dir: OutDir, config: Config = None) -> None:
+    """VAR's multi-scale image tokenizer (vae_ch160v4096z32.pth)."""
+    from girih.checkpoints.var import convert_vq
+
+    _convert(convert_vq, file, out_dir, config)
+
+
+@app.command("semanticist-tokenizer")
+def semanticist_tokenizer(file: File, out_dir: OutDir, config: Config = None) -> None:
+    """Semanticist's ordered image tokenizer (semanticist_tok_XL.pkl); --config '{"vae": FOLDER}' names its VAE."""
+    from girih.checkpoints.semanticist import convert_tokenizer
+
+    _convert(convert_tokenizer, file, out_dir, config)
+
+
 def _convert(convert: Any, file: Path, out_dir: Path, config: str | None) -> None:
     values = parse_config(config)
     if not file.is_file():

@@ -29,3 +29,17 @@ def image(
 
     with bars() as progress:
         run(model, n=n, json_path=json_path, data=data, progress=progress)
+
+
+@app.command()
+def cad(
+    model: Annotated[str, Option(help="A shipped model or a folder.")] = "cad",
+    n: Annotated[int, Option("--n", "-n", help="Held-out descriptions to make parts from.")] = 500,
+    json_path: Annotated[Path | None, Option("--json", metavar="FILE", help="Write the numbers to FILE too.")] = None,
+) -> None:
+    """Valid solids, right kinds and stated dimensions of a text-to-CAD model."""
+    from girih.apps.commands.bars import bars
+    from girih.apps.evaluate import run_cad
+
+    with bars() as progress:
+        run_cad(model, n=n, json_path=json_path, progress=progress)

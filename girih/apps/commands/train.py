@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 def train(
     recipe: Annotated[str, Argument(help="tokenizer, image, another shipped recipe, or a RECIPE.toml.")],
-    data: Annotated[str | None, Option(help="Folder of pictures with captions, or a built picture set.")] = None,
+    data: Annotated[str | None, Option(help="Folder of pictures (a generator's: captioned), or a built set.")] = None,
     tokenizer: Annotated[str | None, Option(help="Folder of the trained image tokenizer.")] = None,
     init: Annotated[str | None, Option(help="Model to start from: a shipped name or a folder.")] = None,
     out: Annotated[str | None, Option(help="Folder for checkpoints, metrics, samples and the result.")] = None,
@@ -19,7 +19,7 @@ def train(
     resume: Annotated[bool, Option("--resume", help="Go on from the checkpoint in --out.")] = False,
     settings: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="Change a recipe entry.")] = None,
 ) -> None:
-    """Train a tokenizer or a generator from a recipe.
+    """Train a tokenizer or a generator from a recipe; with --init MODEL --set lora=8, only adapters of rank 8 on it.
 
     Ctrl-C ends training after the running step and keeps a checkpoint. Several processes: accelerate launch -m girih
     train ...

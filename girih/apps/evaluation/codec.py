@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from girih.apps.evaluation import pictures as through
+from girih.tokenizers.quantizers import codebook_use
 from girih.training.data.compose import Item, Picture, render
 from girih.training.data.pictures import PictureSet
 from girih.training.tokenizer import HELD_OUT, hold_out
@@ -38,9 +39,8 @@ def measure(pipe: Any, pictures: PictureSet) -> dict[str, float]:
     inside = np.stack([pictures.rgba[row, ..., 3] > 127 for row in rows])
     tokens = through.encode(pipe, real)
     error = squared_error(through.decode(pipe, tokens), real).mean(1)  # [n,S,S]
-    used = np.bincount(tokens.cpu().numpy().ravel())
-    share = used[used > 0] / used.sum()
     vocabulary = int(pipe.codec.spec.vocab_size)
+    use = codebook_use(tokens, vocabulary)
     return {
         "pictures": len(rows),
         "psnr": psnr(error),
@@ -48,8 +48,8 @@ def measure(pipe: Any, pictures: PictureSet) -> dict[str, float]:
         "psnr_mean": float(np.mean([psnr(e) for e in error])),
         "tokens": int(tokens[0].numel()),
         "codes": vocabulary,
-        "codes_used": len(share),
-        "share_used": len(share) / vocabulary,
-        "perplexity": float(np.exp(-(share * np.log(share)).sum())),
-        "top_code_share": float(share.max()),
+        "codes_used": use.used,
+        "share_used": use.share_used,
+        "perplexity": use.perplexity,
+        "top_code_share": use.top_share,
     }

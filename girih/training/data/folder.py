@@ -25,15 +25,17 @@ class ImageFolder:
     2. a `.txt` file beside a picture, with the same name (pictures without one are skipped);
     3. sub-folders: the sub-folder's name, with "_" and "-" read as spaces, is the caption.
 
+    With `captions=False` it is every picture in the folder and its sub-folders, each with the caption "".
+
     `items`: (path, caption) of every picture that can be read, in the order of their names or of the metadata.
     `skipped`: how many were left out, by reason. Captions are UTF-8, or UTF-16 with its mark; others are skipped.
     Raises ValueError when `size` (pixels) is not 16-2048, the folder is none, or nothing is left.
     """
 
-    def __init__(self, folder: Path | str, size: int):
+    def __init__(self, folder: Path | str, size: int, captions: bool = True):
         if not 16 <= size <= 2048:
             raise ValueError(f"size is {size}; it must be between 16 and 2048 pixels")
-        self.folder, self.size = Path(folder), size
+        self.folder, self.size, self.captions = Path(folder), size, captions
         if not self.folder.is_dir():
             raise ValueError(f"{self.folder} is not a folder")
         self.skipped: Counter[str] = Counter()
@@ -41,7 +43,8 @@ class ImageFolder:
             (path, " ".join((text or "").split())) for path, text in self._find() if self._keep(path, text)
         ]
         if not self.items:
-            raise ValueError(f"no picture with a caption in {self.folder} ({self.report() or 'it holds no pictures'})")
+            wanted = "picture with a caption" if captions else "picture that can be read"
+            raise ValueError(f"no {wanted} in {self.folder} ({self.report() or 'it holds no pictures'})")
 
     def __len__(self) -> int:
         return len(self.items)
@@ -64,7 +67,7 @@ class ImageFolder:
 
     def _find(self) -> list[tuple[Path, str | None]]:
         """(picture, caption) pairs by the first convention that applies; None: its caption cannot be read."""
-        for name in ("metadata.jsonl", "metadata.csv"):
+        for name in ("metadata.jsonl", "metadata.csv") if self.captions else ():
             if (self.folder / name).is_file():
                 return self._metadata(self.folder / name)
         pictures = sorted(
@@ -74,6 +77,8 @@ class ImageFolder:
             and path.is_file()
             and not any(part.startswith(".") for part in path.relative_to(self.folder).parts)
         )
+        if not self.captions:
+            return [(path, "") for path in pictures]
         beside = {path: path.with_suffix(".txt") for path in pictures if path.with_suffix(".txt").is_file()}
         if beside:
             return [(path, _text(beside[path]) if path in beside else "") for path in pictures]
@@ -116,7 +121,7 @@ class ImageFolder:
         if text is None:
             self.skipped["captions in an unknown encoding"] += 1
             return False
-        if not text.strip():
+        if self.captions and not text.strip():
             self.skipped["without a caption"] += 1
             return False
         if not path.is_file():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import llamagen
+from . import action, audio, cad, hair, images, llamagen, meshes, rigs, scenes, video
 from .case import Case, Family
 
 __all__ = ["FAMILIES", "Case", "Family"]
@@ -12,5 +12,14 @@ __all__ = ["FAMILIES", "Case", "Family"]
 torch.set_num_threads(1)
 
 FAMILIES: dict[str, Family] = {
+    **audio.FAMILIES,
+    **cad.FAMILIES,
+    **hair.FAMILIES,
+    **images.FAMILIES,
     **llamagen.FAMILIES,
+    **video.FAMILIES,
+    **action.FAMILIES,
+    **meshes.FAMILIES,
+    **rigs.FAMILIES,
+    **scenes.FAMILIES,
 }

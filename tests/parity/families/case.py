@@ -14,8 +14,8 @@ from typing import Any
 class Case:
     """What a family's function sees: never a recorded output.
 
-    ``description``: case.json; ``weights``: the peer's state dict, if the case has one; ``inputs``: the recorded inputs,
-    tensors (io.safetensors) and plain values (io.json) by name.
+    ``description``: case.json; ``weights``: the peer's state dict, if the case has one; ``inputs``: what was recorded
+    as input, tensors (io.safetensors) and plain values (io.json) by name.
     """
 
     description: dict[str, Any]
@@ -42,7 +42,7 @@ class Family:
 
     Attributes:
         compute: a case -> its outputs by name: tensors, arrays or plain (nested) values.
-        inputs: names (or fnmatch patterns) of the recorded values that are inputs; None: those without stated tolerance.
+        inputs: names (or fnmatch patterns) of the recorded values that are inputs; None: those without a tolerance.
         notes: names (or patterns) that are neither input nor output (an intermediate that no public class has, say).
         tolerance: (description, output name) -> "exact" or "atol X rtol Y" (either alone, in any order).
     """
