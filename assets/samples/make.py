@@ -53,7 +53,8 @@ def body() -> girih.Rig:
             ("neck", "chest", 0.0, 1.5), ("head", "neck", 0.0, 1.65)]  # fmt: skip
     for side, sign in (("left", 1), ("right", -1)):
         for name, parent, x, y in half:
-            rows.append((f"{side} {name}", parent if parent in ("pelvis", "chest") else f"{side} {parent}", sign * x, y))
+            above = parent if parent in ("pelvis", "chest") else f"{side} {parent}"
+            rows.append((f"{side} {name}", above, sign * x, y))
     names = [row[0] for row in rows]
     parents = [names.index(parent) if parent else -1 for _, parent, _, _ in rows]
     depth = [0.02 if "knee" in name else 0.0 for name in names]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import girih
 from girih.checkpoints import fish_speech, transformers_codecs
-from girih.tokenizers.audio.grouped import StridedScalarQuantizer, TanhResidualFSQ
+from girih.tokenizers.audio.grouped import StridedScalarQuantizer
 
 SETTINGS = {
     "encodec": {
@@ -200,20 +200,6 @@ def test_bad_settings_are_one_clear_line(codec, settings, options, message):
     with pytest.raises(ValueError, match=message) as caught:
         girih.AudioTokenizer(codec=codec, settings=settings, **options)
     assert "\n" not in str(caught.value)
-
-
-@given(st.integers(1, 3), st.lists(st.integers(3, 9), min_size=1, max_size=4), st.integers(1, 20))
-def test_scalar_codes_name_the_vector_nearest_to_what_they_code(depth, levels, frames):
-    """Each residual stage comes nearer, and a code's vector is what the code says."""
-    quantizer = TanhResidualFSQ(len(levels), levels, depth)
-    codes = quantizer.encode(torch.randn(2, frames, len(levels)))
-    assert codes.shape == (2, frames, depth) and int(codes.max()) < math.prod(levels)
-    vectors = quantizer.lookup(codes)
-    steps = torch.tensor(levels) // 2
-    assert vectors.shape == (2, frames, len(levels)) and bool((vectors.abs() <= 2).all())
-    if depth == 1:
-        digits = vectors * steps
-        torch.testing.assert_close(digits, digits.round())
 
 
 def test_both_roundings_share_weights_but_not_codes():

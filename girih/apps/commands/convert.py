@@ -56,6 +56,40 @@ def semanticist_tokenizer(file: File, out_dir: OutDir, config: Config = None) ->
     _convert(convert_tokenizer, file, out_dir, config)
 
 
+@app.command("fish-codec")
+def fish_codec(file: File, out_dir: OutDir, config: Config = None) -> None:
+    """Fish-Speech's Firefly codec, v1.2 to v1.5 (firefly-gan-vq-fsq-8x1024-21hz-generator.pth and its kin)."""
+    from girih.checkpoints.fish_speech import convert_firefly
+
+    _convert(convert_firefly, file, out_dir, config)
+
+
+@app.command("encodec")
+def encodec(file: File, out_dir: OutDir, config: Config = None) -> None:
+    """EnCodec's original files (encodec_24khz-d7cc33bc.th); --config holds transformers' EncodecConfig values."""
+    from girih.checkpoints import transformers_codecs as codecs
+
+    _convert(lambda path, out, values: codecs.convert(codecs.load_encodec(path, values), out), file, out_dir, config)
+
+
+@app.command("dac")
+def dac(file: File, out_dir: OutDir) -> None:
+    """DAC's original files (weights_24khz.pth and its kin); sizes come from the file."""
+    from girih.checkpoints import transformers_codecs as codecs
+
+    _convert(lambda path, out, values: codecs.convert(codecs.load_dac(path), out), file, out_dir, None)
+
+
+@app.command("transformers-codec")
+def transformers_codec(folder: Annotated[Path, Argument(help="A folder that transformers saved.")],
+                       out_dir: OutDir) -> None:
+    """An EnCodec or DAC model in transformers' form (facebook/encodec_24khz, descript/dac_24khz, downloaded)."""
+    from girih.checkpoints import transformers_codecs as codecs
+
+    codecs.convert(codecs.load_folder(folder), out_dir)
+    typer.echo(f"{out_dir}")
+
+
 def _convert(convert: Any, file: Path, out_dir: Path, config: str | None) -> None:
     values = parse_config(config)
     if not file.is_file():

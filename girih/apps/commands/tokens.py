@@ -33,8 +33,9 @@ def tokens(
         return
     for line in made.words() if show else ():
         typer.echo(line)
+    size = " x ".join(map(str, report["spec"]))
     lines = {
-        "tokenizer": f"{report['tokenizer']}, {report['vocabulary']} ids, at most {' x '.join(map(str, report['spec']))}",
+        "tokenizer": f"{report['tokenizer']}, {report['vocabulary']} ids, made for {size} tokens",
         "tokens": f"{report['tokens']}, {report['bits']:.0f} bits",
         "ratio": f"{report['ratio']:.2f} times smaller than {report['raw_bits']} raw bits",
         "round trip": made.loss.text,

@@ -1,7 +1,7 @@
 """What `girih tokens` knows of each kind of file: how it is read, encoded, measured, said in words and written.
 
-A modality is an object with the methods of ``Modality``; shapes.py, programs.py and signals.py hold them, ``MODALITIES``
-names them. Does not know which tokenizer is meant or how tokens are stored (apps/tokens.py).
+A modality is an object with the methods of ``Modality``; shapes.py, programs.py and signals.py hold them.
+Does not know which tokenizer is meant (choice.py) or how tokens are stored (apps/tokens.py).
 """
 
 from __future__ import annotations
@@ -43,10 +43,15 @@ class Loss:
 
 
 class Modality(Protocol):
-    """``reads`` and ``writes``: endings of files."""
+    """How one kind of file is handled; every method works with a tokenizer of its kind."""
 
-    reads: tuple[str, ...]
-    writes: tuple[str, ...]
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Endings of the files that it reads."""
+
+    @property
+    def writes(self) -> tuple[str, ...]:
+        """Endings of the files that it writes."""
 
     def read(self, path: Path, tokenizer: Any) -> Signal:
         """The file. Raises ValueError or OSError in one line."""
@@ -70,10 +75,10 @@ class Modality(Protocol):
 def frame(side: Side) -> tuple[Tensor, float]:
     """(centre [3], scale) of side values: file = tokens' frame * scale + centre. Raises ValueError for others."""
     centre, scale = side.get("centre"), side.get("scale")
-    numbers = [*(centre if isinstance(centre, list) else []), scale]
-    if len(numbers) != 4 or not all(type(n) in (int, float) and abs(n) < 1e30 for n in numbers) or not numbers[3] > 0:
+    numbers = [n for n in (*(centre if isinstance(centre, list) else []), scale) if type(n) in (int, float)]
+    if len(numbers) != 4 or not all(abs(n) < 1e30 for n in numbers) or not numbers[3] > 0:
         raise ValueError(f"the file's frame must be a centre of 3 numbers and a scale > 0, got {centre} and {scale}")
-    return torch.tensor(centre, dtype=torch.float64), float(scale)
+    return torch.tensor(numbers[:3], dtype=torch.float64), float(numbers[3])
 
 
 def whole_number(side: Side, name: str, most: int) -> int:
@@ -100,7 +105,7 @@ def decibels(before: Tensor, after: Tensor, power: float, name: str) -> Loss:
 
 
 def modality(name: str) -> Modality:
-    """The modality ``name``: one of those of ``apps.tokens.TOKENIZERS``."""
+    """The modality ``name``: one of those of ``choice.TOKENIZERS``."""
     from girih.apps.modalities import programs, shapes, signals
 
     found: dict[str, Modality] = {

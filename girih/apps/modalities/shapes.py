@@ -152,7 +152,8 @@ class Rigs:
 
     @staticmethod
     def _quantizer(tokenizer: Any) -> FieldQuantizer:
-        found: FieldQuantizer = tokenizer.bone.fields[0].quantizer if hasattr(tokenizer, "bone") else tokenizer.quantizer
+        field = tokenizer.bone.fields[0] if hasattr(tokenizer, "bone") else tokenizer
+        found: FieldQuantizer = field.quantizer
         return found
 
 

@@ -74,7 +74,7 @@ class Pictures:
         try:
             with Image.open(path) as opened:
                 if opened.width * opened.height > MAX_PIXELS:
-                    raise ValueError(f"{path.name} is {opened.width} x {opened.height}, the limit is {MAX_PIXELS} pixels")
+                    raise ValueError(f"{path.name} is {opened.width} x {opened.height}, more than {MAX_PIXELS} pixels")
                 clear = opened.convert("RGBA")
         except (UnidentifiedImageError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{path.name} is not a picture: {error}") from error
@@ -193,7 +193,7 @@ class Videos:
 
     def decode(self, tokenizer: Any, tokens: Tensor, side: Side) -> Any:
         fps = side.get("fps")
-        if type(fps) not in (int, float) or not 0 < fps < 1000:
+        if not isinstance(fps, (int, float)) or not 0 < fps < 1000:
             raise ValueError(f"fps of the token file must lie between 0 and 1000, got {fps!r}")
         if (frames := len(tokenizer.split(tokens)[1][0]) + tokenizer.config.context_frames) > MAX_FRAMES:
             raise ValueError(f"the tokens make {frames} frames, the limit is {MAX_FRAMES}")
