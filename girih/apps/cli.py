@@ -83,6 +83,8 @@ def _explain(error: Exception) -> tuple[int, str]:
         return 2, error.format_message()
     if isinstance(error, ModuleNotFoundError) and (extra := _EXTRAS.get((error.name or "").split(".")[0])):
         return 2, f"this needs {error.name}, which is not installed: pip install 'girih[{extra}]'"
+    if isinstance(error, ImportError) and "pip install" in str(error):  # says itself what to install
+        return 2, str(error)
     if isinstance(error, OSError) and error.strerror:
         return 2, f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, (ValueError, OSError)):

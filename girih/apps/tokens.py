@@ -15,7 +15,6 @@ import json
 import math
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,18 +49,6 @@ class Encoded:
         yield from modality(self.chosen.modality).words(self.chosen.tokenizer, self.tokens)
 
 
-@contextmanager
-def _extras() -> Iterator[None]:
-    """A library that is missing is the user's to install: the lines that say which are ValueErrors here."""
-    try:
-        yield
-    except ImportError as error:
-        if isinstance(error, ModuleNotFoundError):
-            raise  # the command line names its extra
-        raise ValueError(str(error)) from error
-
-
-@_extras()
 def encode(file: Path, name: str | None = None) -> Encoded:
     """A file as tokens, and what that costs. Raises ValueError, OSError or ImportError in one line."""
     if not file.is_file():
@@ -83,7 +70,6 @@ def encode(file: Path, name: str | None = None) -> Encoded:
     return Encoded(chosen, tokens, signal.side, report, loss)
 
 
-@_extras()
 def decode(file: Path, out: Path) -> str:
     """Writes the file that a token file stands for; returns the tokenizer's class. Raises ValueError or OSError."""
     chosen, tokens, side = read_tokens(file)

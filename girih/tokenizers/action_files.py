@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def to_chunks(episodes: Iterable[np.ndarray], horizon: int, stride: int | None =
 def _npy(path: Path) -> list[np.ndarray]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+    except (ValueError, EOFError, OSError, TokenError) as error:  # the last: a header that is cut off
         raise ValueError(f"{path} is not a whole .npy file of numbers: {error}") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu" or array.ndim not in (2, 3):
         raise ValueError(f"{path} must hold numbers [T, D] or [N, H, D], got {getattr(array, 'dtype', type(array))} "

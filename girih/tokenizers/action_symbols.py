@@ -22,6 +22,7 @@ from girih.spec import GrammarState
 
 # Integers travel through the tokenizers library as characters from here on: one code point each, no surrogates.
 FIRST, LAST = 0x4E00, 0xD7FF
+LONGEST = 65_536  # integers that one merge may stand for: a foreign file of 40 doublings would ask for terabytes
 NEVER = 32767  # rank of a pair that no merge joins
 # Rows are merged side by side in NumPy where that is faster than the library: many rows, short ones, and a vocabulary
 # whose table of pairs (4096^2 x 2 bytes) still fits a cache.
@@ -48,6 +49,8 @@ class IntegerSymbols:
         ids, pairs = {text: i for i, text in enumerate(texts)}, []
         for number, merge in enumerate(merges):
             left, right = _pair(merge, number, len(texts))
+            if len(texts[left]) + len(texts[right]) > LONGEST:
+                raise ValueError(f"merge {number} stands for more than {LONGEST} integers")
             pairs.append((texts[left], texts[right]))
             if texts[left] + texts[right] not in ids:  # two merges may make the same text
                 ids[texts[left] + texts[right]] = len(texts)

@@ -156,7 +156,8 @@ def test_sounds_and_videos_need_a_folder(tmp_path: Path, capsys: pytest.CaptureF
     (["tokens", SAMPLES / "chair.glb", "--out", "t.pkl"], ".npz or .json, not '.pkl'"),
     (["tokens", SAMPLES / "make.py"], "unknown file ending '.py'"),
     (["tokens", "cut.glb"], "cut.glb"), (["tokens", "cut.png"], "cut.png"), (["tokens", "cut.json"], "not JSON"),
-    (["tokens", "cut.npy"], "cut.npy"), (["tokens", "bad.txt"], "not UTF-8"), (["tokens", "wide.npy"], "[B, 16, 4]"),
+    (["tokens", "cut.npy"], "cut.npy"), (["tokens", "head.npy"], "head.npy is not a whole .npy file"),
+    (["tokens", "bad.txt"], "not UTF-8"), (["tokens", "wide.npy"], "[B, 16, 4]"),
     (["tokens", "room.txt"], "line 1"), (["tokens", "empty.md"], "empty"),
     (["untokens", "no.npz", "--out", "x.obj"], "no.npz: No such file"),
     (["untokens", SAMPLES / "plate.json", "--out", "x.obj"], "plate.json is not a token file"),
@@ -170,6 +171,7 @@ def test_bad_input_is_one_line(words: list[Any], message: str, tmp_path: Path, m
     for name, sample in (("cut.glb", "chair.glb"), ("cut.png", "apple.png"), ("cut.json", "plate.json"),
                          ("cut.npy", "actions.npy")):  # fmt: skip
         Path(name).write_bytes((SAMPLES / sample).read_bytes()[:900])
+    Path("head.npy").write_bytes((SAMPLES / "actions.npy").read_bytes().replace(b"}", b" ", 1))
     Path("bad.txt").write_bytes(b"\xff\xfe\x00")
     Path("room.txt").write_text("make_wall, id=0, a_x=nan")
     Path("empty.md").touch()

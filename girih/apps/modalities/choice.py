@@ -104,7 +104,8 @@ def load(name: str) -> Chosen:
         entry = TOKENIZERS[name]
         if entry.place is None:
             return Chosen(getattr(girih, entry.cls)(**(entry.settings or {})), entry.modality, None)
-        folder, source = _shipped(entry.place), name
+        shipped, *inside = entry.place.split("/")
+        folder, source = catalog.find(shipped).joinpath(*inside), name
     elif Path(name).is_dir():
         folder, source = Path(name), str(Path(name).resolve())
     else:
@@ -122,13 +123,6 @@ def load(name: str) -> Chosen:
     if learned:
         tokenizer.eval().float()
     return Chosen(tokenizer, CLASSES[cls], source if learned else None)
-
-
-def _shipped(place: str) -> Path:
-    for folder in catalog._PLACES:
-        if (folder / place).is_dir():
-            return Path(folder / place)
-    raise ValueError(f"the tokenizer {place} does not ship with this installation")
 
 
 def _look_into(file: Path) -> str:
