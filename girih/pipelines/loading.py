@@ -91,7 +91,8 @@ def _model(folder: Path, dtype: torch.dtype) -> Any:
     if config is None:
         raise ValueError(f"{folder} holds no model: neither model_index.json nor config.json is there")
     cls = _public(json.loads(config.read_text("utf-8")).get("_class_name", ""), folder)
-    return cls.from_pretrained(folder, **(dtype_option(dtype) if issubclass(cls, ModelMixin) else {}))
+    options = {"use_safetensors": True, **dtype_option(dtype)} if issubclass(cls, ModelMixin) else {}
+    return cls.from_pretrained(folder, **options)
 
 
 def _public(name: str, place: str | Path) -> Any:
