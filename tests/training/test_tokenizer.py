@@ -227,3 +227,14 @@ def test_each_option_lowers_its_own_term_in_a_training(folder, tmp_path):
 def test_a_negative_loss_weight_is_refused():
     with pytest.raises(ValueError, match="loss weight adversarial must be at least 0, got -0.1"):
         LossWeights(adversarial=-0.1)
+
+
+def test_a_codec_starts_from_another_for_pictures_of_another_size(folder, tmp_path):
+    start = ImageTokenizer(**CODEC)
+    start.save_pretrained(tmp_path / "run" / "codec")
+    recipe = {"data": {"folder": str(folder), "size": 48}, "codec": {"levels": [3, 3]}, "init": str(tmp_path / "run")}
+    made = TokenizerObjective.from_recipe(recipe).codec
+    assert made.config.sample_size == 48 and tuple(made.config.levels) == tuple(start.config.levels)
+    assert all(torch.equal(value, made.state_dict()[name]) for name, value in start.state_dict().items())
+    with pytest.raises(ValueError, match="holds no trained tokenizer"):
+        TokenizerObjective.from_recipe({**recipe, "init": str(folder)})
