@@ -44,6 +44,7 @@ class Family:
         compute: a case -> its outputs by name: tensors, arrays or plain (nested) values.
         inputs: names (or fnmatch patterns) of the recorded values that are inputs; None: those without a tolerance.
         notes: names (or patterns) that are neither input nor output (an intermediate that no public class has, say).
+        alone: it must be computed in a process where no convolution ran before (it chooses the kernels).
         tolerance: (description, output name) -> "exact" or "atol X rtol Y" (either alone, in any order).
     """
 
@@ -51,6 +52,7 @@ class Family:
     inputs: tuple[str, ...] | None = None
     notes: tuple[str, ...] = ()
     tolerance: Callable[[dict[str, Any], str], str] = stated
+    alone: bool = False
 
     def is_input(self, description: dict[str, Any], name: str) -> bool:
         if self.inputs is None:
